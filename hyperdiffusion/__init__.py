@@ -1,0 +1,10 @@
+"""Stage 2: the distribution of fitted networks' weights, learned by diffusion, and new heads sampled from it."""
+
+from .checkpoint import Checkpoint
+from .diffusion import Schedule
+from .heads import HeadModel, write_heads
+from .sample import sample
+from .train import Training, train
+from .transformer import Denoiser, Shape
+
+__all__ = ["Checkpoint", "Denoiser", "HeadModel", "Schedule", "Shape", "Training", "sample", "train", "write_heads"]

@@ -1,0 +1,93 @@
+"""A trained generator as one file: all that sampling needs, in safetensors, with its description as JSON inside."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from overfit.cube import Cube
+from overfit.errors import BadInput
+from overfit.field import Field
+from overfit.files import replacing
+
+from .diffusion import Schedule
+from .tokens import Tokens
+from .transformer import Denoiser, Shape
+
+KIND, VERSION = "hyperdiffusion checkpoint", 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained denoiser and how to read what it makes."""
+
+    # How the sampled weights are decoded.
+    field: Field
+    cube: Cube
+    # The coordinates of the diffusion and its schedule.
+    tokens: Tokens
+    schedule: Schedule
+    # The moving average of the trained denoisers.
+    denoiser: Denoiser
+    # Settings and figures of the training, for people to read.
+    training: dict
+
+    def save(self, path: Path) -> None:
+        about = {"kind": KIND, "version": VERSION, "field": asdict(self.field), "cube": asdict(self.cube),
+                 "schedule": asdict(self.schedule), "shape": asdict(self.denoiser.shape),
+                 "sizes": self.tokens.sizes, "training": self.training}
+        tensors = {"tokens.mean": self.tokens.mean, "tokens.scale": self.tokens.scale}
+        tensors |= {f"tokens.axes.{index}": axes for index, axes in enumerate(self.tokens.axes)}
+        tensors |= {f"denoiser.{name}": tensor for name, tensor in self.denoiser.state_dict().items()}
+        write_tensors(path, tensors, about)
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device = torch.device("cpu")) -> "Checkpoint":
+        """Raises BadInput where the file is missing, damaged, of another kind or of a newer version."""
+        tensors, about = read_tensors(path, KIND, "make one with `hyperdiffusion train`")
+        if about["version"] > VERSION:
+            raise BadInput(f"{path}: made by a newer version; update hyperdiffusion")
+        try:
+            axes = tuple(tensors[f"tokens.axes.{index}"].to(device) for index in range(len(about["sizes"])))
+            tokens = Tokens(tuple(about["sizes"]), tensors["tokens.mean"].to(device),
+                            tensors["tokens.scale"].to(device), axes)
+            denoiser = Denoiser(Shape(**about["shape"]), tokens.ranks)
+            denoiser.load_state_dict({name.removeprefix("denoiser."): tensor for name, tensor in tensors.items()
+                                      if name.startswith("denoiser.")})
+            field = Field(**{**about["field"], "hidden": tuple(about["field"]["hidden"])})
+            cube = Cube(tuple(about["cube"]["centre"]), about["cube"]["half"])
+            return cls(field, cube, tokens, Schedule(**about["schedule"]), denoiser.eval().to(device),
+                       about["training"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise BadInput(f"{path}: a damaged checkpoint ({reason}); train it again, or copy it again") from error
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict) -> None:
+    """Tensors and their description as one safetensors file, whole or not at all."""
+    # safetensors refuses tensors that share memory.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as unfinished:
+        try:
+            save_file(tensors, unfinished, {"about": json.dumps(about)})
+        except SafetensorError as error:
+            raise OSError(f"{path}: {error}") from error
+
+
+def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, torch.Tensor], dict]:
+    """What `write_tensors` wrote. Raises BadInput where the file is missing, damaged or of another kind."""
+    if not path.is_file():
+        raise BadInput(f"{path}: no such checkpoint; {remedy}")
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+            if not isinstance(about, dict) or about.get("kind") != kind:
+                raise BadInput(f"{path}: no {kind} but another kind of file; {remedy}")
+            return {name: file.get_tensor(name) for name in file.keys()}, about
+    except (SafetensorError, ValueError, OSError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{path}: not a whole safetensors file ({error}); {remedy}, or copy it again") from error

@@ -1,0 +1,177 @@
+"""The command line: `hyperdiffusion heads | overfit | decode | train | sample | demo`, each made from its function."""
+
+import errno
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tqdm import tqdm
+
+import overfit as stage1
+from overfit.errors import BadInput
+from overfit.scans import output_names
+
+from .checkpoint import Checkpoint
+from .demo import demo as run_demo
+from .heads import write_heads
+from .render import sheet
+from .sample import Format, Sampler, sample as draw, write_meshes
+from .train import Training, Wandb, train as learn
+
+# The model that comes with the project, in a clone of it.
+SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints" / "heads.safetensors"
+# Heads in the picture beside the meshes.
+SHOWN = 16
+
+Folder = Annotated[Path, tyro.conf.Positional]
+
+
+def heads(out: Folder, count: int = 64, seed: int = 0, format: Format = "ply",
+          machine: stage1.Machine = stage1.Machine()) -> None:
+    """Write closed head meshes of random people, made from the head model: the default data.
+
+    Units are millimetres, +y is up and +z points out of the face. OUT/heads.csv tells the parameters of each head.
+    Needs the extra `demo`.
+
+    Args:
+        out: Folder for the meshes.
+        count: Number of heads.
+        seed: Another seed gives other people; head k of a seed is always the same.
+        format: File format of the meshes.
+        machine: What of this computer is used.
+    """
+    machine.use()
+    write_heads(out, count, seed, format)
+
+
+def overfit(scans: Folder, store: Folder, settings: stage1.Settings = stage1.Settings(),
+            machine: stage1.Machine = stage1.Machine(), batch: int = 0) -> None:
+    """Fit a small occupancy network to every scan in a folder (stage 1).
+
+    Reads PLY, OBJ, STL, OFF and GLB, in subfolders too. Run again, it fits only what is new or was not done. Scans
+    that cannot be fitted are listed at the end and in STORE/scans.csv.
+
+    Args:
+        scans: Folder of scans: aligned (+y up, +z out of the face) and closed enough to tell inside from outside.
+        store: Folder for the fitted networks.
+        settings: What decides how a fit comes out; a store keeps to the settings that it was made with.
+        machine: What of this computer is used.
+        batch: Scans fitted as one computation, and lost at most by a kill; 0 picks for the machine.
+    """
+    outcome = stage1.overfit(scans, store, settings, machine, batch)
+    errors = sorted(record.error_mm for record in outcome.records)
+    print(f"{len(outcome.fitted)} fitted, {len(outcome.kept)} kept from before, {len(outcome.set_aside)} set aside")
+    if errors:
+        print(f"surface error: mean {sum(errors) / len(errors):.3f} mm, worst {errors[-1]:.3f} mm")
+    for reason in outcome.set_aside.values():
+        print(f"set aside: {reason}")
+    if not errors:
+        raise BadInput(f"{store}: no scan could be fitted; see the reasons above")
+
+
+def decode(store: Folder, out: Folder, resolution: int = 256, format: Format = "ply", keep_islands: bool = False,
+           machine: stage1.Machine = stage1.Machine()) -> None:
+    """Decode the fitted networks of a store back to meshes, one a scan, under the scans' names.
+
+    Args:
+        store: Store made by `hyperdiffusion overfit`.
+        out: Folder for the meshes, in millimetres.
+        resolution: Grid nodes along a side of the cube about all heads.
+        format: File format of the meshes.
+        keep_islands: Keep pieces that do not touch the head.
+        machine: What of this computer is used.
+    """
+    device = machine.use()
+    fits = stage1.Store(store).read()
+    names = output_names([record.name for record in fits.records])
+    _write(zip(names, fits.weights.to(device)), fits, out, resolution, format, keep_islands)
+
+
+def train(store: Folder, checkpoint: Folder, training: Training = Training(), wandb: Wandb = "disabled",
+          machine: stage1.Machine = stage1.Machine()) -> None:
+    """Learn the distribution of the fitted networks' weights by diffusion (stage 2).
+
+    Run again after a kill, it goes on where it was.
+
+    Args:
+        store: Store made by `hyperdiffusion overfit`.
+        checkpoint: File for the trained model; it carries all that sampling needs.
+        training: How the denoiser is trained.
+        wandb: Log to Weights & Biases; offline writes to ./wandb and needs no account.
+        machine: What of this computer is used.
+    """
+    learn(store, checkpoint, training, machine, wandb)
+
+
+def sample(out: Folder, checkpoint: Path | None = None, count: int = 16, seed: int = 0, sampler: Sampler = "ddpm",
+           steps: int = 100, resolution: int = 256, format: Format = "ply", keep_islands: bool = False,
+           machine: stage1.Machine = stage1.Machine()) -> None:
+    """Make new heads: meshes in millimetres and a picture of them, heads.png.
+
+    Args:
+        out: Folder for the meshes.
+        checkpoint: Model made by `hyperdiffusion train`; without it, the one that comes with the project.
+        count: Number of heads.
+        seed: Another seed gives other heads; head k of a seed is the same whatever the count.
+        sampler: ddpm takes all steps of the training's schedule, ddim as many as `steps` says.
+        steps: Steps of ddim.
+        resolution: Grid nodes along a side of the cube about all heads.
+        format: File format of the meshes.
+        keep_islands: Keep pieces that do not touch the head.
+        machine: What of this computer is used.
+    """
+    device = machine.use()
+    if checkpoint is None and not SHIPPED.exists():
+        raise BadInput("--checkpoint: no model comes with this installation; give one made by `hyperdiffusion train`")
+    model = Checkpoint.load(checkpoint or SHIPPED, device)
+    weights = draw(model, count, seed, sampler, steps)
+    names = [f"sample_{seed:03d}_{index:05d}" for index in range(count)]
+    meshes = _write(zip(names, weights), model, out, resolution, format, keep_islands)
+    sheet([("generated heads" if row == 0 else "", meshes[row:row + 4])
+           for row in range(0, min(SHOWN, len(meshes)), 4)], out / "heads.png")
+
+
+def demo(out: Folder, machine: stage1.Machine = stage1.Machine()) -> None:
+    """Run the whole way once, small: head model, stage 1, stage 2, new heads, a picture and a table of figures.
+
+    Takes about ten minutes on two CPU cores. Run again, it goes on where it was.
+
+    Args:
+        out: Folder for all that is made.
+        machine: What of this computer is used.
+    """
+    run_demo(out, machine)
+
+
+def _write(named, model, out: Path, resolution: int, format: Format, keep_islands: bool) -> list:
+    """Decode and write; BadInput where nothing came out of it, a line for each that failed."""
+    meshes, failures = write_meshes(named, model.field, model.cube, out, resolution, format, keep_islands)
+    for name, reason in failures.items():
+        print(f"{name}: {reason}", file=sys.stderr)
+    if not meshes:
+        raise BadInput(f"{out}: not one head could be decoded; see the reasons above")
+    return meshes
+
+
+def main() -> None:
+    """Entry point. Bad input and a full disk end in one line and exit code 2."""
+    commands = {function.__name__: function for function in (heads, overfit, decode, train, sample, demo)}
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            commands, prog="hyperdiffusion", description="A generator of 3D heads, learned from a folder of scans.",
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff,
+                              tyro.conf.PositionalMetavarFromFieldName))
+    except BadInput as error:
+        _end(str(error))
+    except KeyboardInterrupt:
+        _end("stopped; run the same command again to go on", 130)
+    except OSError as error:
+        full = error.errno == errno.ENOSPC or "No space left" in str(error)
+        remedy = "free some disk space" if full else "check the path and its permissions"
+        _end(f"{error.filename or 'disk'}: {error.strerror or error}; {remedy}, then run the same command again")
+
+
+def _end(message: str, code: int = 2) -> None:
+    tqdm.write(f"hyperdiffusion: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,14 @@
+"""Stage 1: a folder of scans in, a store of small occupancy networks out, one overfitted to each scan."""
+
+from .cube import Cube
+from .decode import decode
+from .errors import BadInput
+from .field import Field
+from .fit import Fitting
+from .occupancy import Sampling
+from .run import Outcome, Settings, overfit
+from .store import Store
+from .workers import Machine
+
+__all__ = ["BadInput", "Cube", "Field", "Fitting", "Machine", "Outcome", "Sampling", "Settings", "Store", "decode",
+           "overfit"]

@@ -1,0 +1,174 @@
+"""The store between the stages: a folder of fitted weights and of what is known about each scan.
+
+    store.json            what all fits share: field, cube, settings; written once
+    base.safetensors      the first fit, from which all others start
+    weights.safetensors   weights (scans, P) and, in its header, one record a scan
+    shards/               batches not yet merged into it, of the same form
+    scans.csv             the records as a table, and the scans that were set aside with the reason
+
+Every safetensors file carries its own records and appears by a rename, so that a kill leaves whole files only.
+"""
+
+import csv
+import fcntl
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .cube import Cube
+from .errors import BadInput
+from .field import Field
+from .files import replacing
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the store knows of one fitted scan."""
+
+    # The scan's name, see scans.Scan.
+    name: str
+    # SHA-256 of the scan file.
+    digest: str
+    # Intersection over union on held-out labelled points.
+    iou: float
+    # Mean two-way surface error and its 95th percentile in millimetres.
+    error_mm: float
+    p95_mm: float
+    # Closed bodies that the network decodes to, islands counted.
+    bodies: int
+
+
+@dataclass(frozen=True)
+class Fits:
+    """A store's content in memory."""
+
+    field: Field
+    cube: Cube
+    # (scans, P) float32.
+    weights: torch.Tensor
+    records: list[Record]
+
+
+class Store:
+    """A store folder. `Store.create` makes one, `Store(folder)` opens one."""
+
+    def __init__(self, folder: Path):
+        """Raises BadInput where the folder is no store."""
+        self.folder = folder
+        try:
+            self.about = json.loads((folder / "store.json").read_text())
+            if self.about["version"] > VERSION:
+                raise BadInput(f"{folder}: made by a newer version; update hyperdiffusion")
+            self.field = Field(**{**self.about["field"], "hidden": tuple(self.about["field"]["hidden"])})
+            self.cube = Cube(tuple(self.about["cube"]["centre"]), self.about["cube"]["half"])
+            self.settings = self.about["settings"]
+        except FileNotFoundError as error:
+            raise BadInput(f"{folder}: no store; make one with `hyperdiffusion overfit SCANS {folder}`") from error
+        except (json.JSONDecodeError, KeyError, TypeError, NotADirectoryError) as error:
+            raise BadInput(f"{folder}/store.json: damaged ({error}); restore it, or fit into a new folder") from error
+
+    @classmethod
+    def create(cls, folder: Path, field: Field, cube: Cube, settings: dict) -> "Store":
+        about = {"version": VERSION, "field": asdict(field), "cube": asdict(cube), "settings": settings}
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "store.json") as path:
+            path.write_text(json.dumps(about, indent=1))
+        return cls(folder)
+
+    @property
+    def base(self) -> torch.Tensor | None:
+        """Weights (P,) of the first fit, or None before it."""
+        path = self.folder / "base.safetensors"
+        return _read(path)[0][0] if path.exists() else None
+
+    def save_base(self, weights: torch.Tensor) -> None:
+        _write(self.folder / "base.safetensors", weights[None], [])
+
+    def add(self, batch: int, weights: torch.Tensor, records: list[Record]) -> None:
+        """Keep a batch of fits (scans, P), until `merge` as a shard of its own."""
+        _write(self.folder / "shards" / f"{batch:06d}.safetensors", weights, records)
+
+    def records(self) -> dict[str, Record]:
+        """All records by name; a shard's wins over an older one."""
+        return {record.name: record for path in self._files() for record in _records(path)}
+
+    def read(self) -> Fits:
+        """All fits, by name. Raises BadInput where a file is damaged or there is none."""
+        rows = {}
+        for path in self._files():
+            weights, records = _read(path)
+            rows.update((record.name, (row, record)) for row, record in zip(weights, records))
+        if not rows:
+            raise BadInput(f"{self.folder}: no fits in it; run `hyperdiffusion overfit` to the end")
+        ordered = [rows[name] for name in sorted(rows)]
+        return Fits(self.field, self.cube, torch.stack([row for row, _ in ordered]), [record for _, record in ordered])
+
+    def merge(self) -> None:
+        """Gather the shards into weights.safetensors. A kill between its steps costs nothing: names decide."""
+        shards = sorted((self.folder / "shards").glob("*.safetensors"))
+        if shards:
+            fits = self.read()
+            _write(self.folder / "weights.safetensors", fits.weights, fits.records)
+            for shard in shards:
+                shard.unlink()
+
+    def report(self, set_aside: dict[str, str]) -> None:
+        """Write scans.csv: the records, then the scans set aside by name with the reason."""
+        with replacing(self.folder / "scans.csv") as path, open(path, "w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow([field.name for field in fields(Record)] + ["set_aside"])
+            table.writerows([*asdict(record).values(), ""] for _, record in sorted(self.records().items()))
+            blanks = [""] * (len(fields(Record)) - 1)
+            table.writerows([name, *blanks, reason] for name, reason in sorted(set_aside.items()))
+
+    def _files(self) -> Iterable[Path]:
+        return [path for path in (self.folder / "weights.safetensors",
+                                  *sorted((self.folder / "shards").glob("*.safetensors"))) if path.exists()]
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the store against other runs. Raises BadInput where one holds it; a killed run holds nothing."""
+        with open(self.folder / "lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BadInput(f"{self.folder}: another run fits into it; wait for it, or take another store") from error
+            yield
+
+
+def _write(path: Path, weights: torch.Tensor, records: list[Record]) -> None:
+    header = {"records": json.dumps([asdict(record) for record in records])}
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as unfinished:
+        save_file({"weights": weights.cpu().contiguous()}, unfinished, header)
+
+
+def _read(path: Path) -> tuple[torch.Tensor, list[Record]]:
+    with _opened(path) as file:
+        return file.get_tensor("weights"), _parse(file)
+
+
+def _records(path: Path) -> list[Record]:
+    with _opened(path) as file:
+        return _parse(file)
+
+
+def _parse(file) -> list[Record]:
+    return [Record(**record) for record in json.loads(file.metadata()["records"])]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator:
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path}: damaged ({error}); delete it and run `hyperdiffusion overfit` again") from error

@@ -1,0 +1,46 @@
+"""Shapes whose answers are known, and settings small enough for tests."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from overfit import Fitting, Machine, Sampling, Settings, overfit
+
+# Where real data lies beside a checkout; tests that want it skip where it does not.
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+SMALL = Settings(sampling=Sampling(near=6000, wide=2000, uniform=2000), worst_mm=20.0,
+                 fitting=Fitting(steps=60, first_steps=200, points=512))
+ONE_THREAD = Machine(device="cpu", threads=1)
+
+
+def ellipsoid(radii, subdivisions: int = 3) -> trimesh.Trimesh:
+    """An ellipsoid of a head's size, in millimetres."""
+    mesh = trimesh.creation.icosphere(subdivisions)
+    return trimesh.Trimesh(mesh.vertices * radii, mesh.faces, process=False)
+
+
+@pytest.fixture(scope="session")
+def scan_folder(tmp_path_factory) -> Path:
+    """Six ellipsoids as PLY files: heads to learn from."""
+    folder = tmp_path_factory.mktemp("scans")
+    for index in range(6):
+        radii = np.random.default_rng(index).uniform([60, 90, 70], [90, 130, 100])
+        ellipsoid(radii).export(folder / f"head_{index}.ply")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def store(scan_folder, tmp_path_factory) -> Path:
+    """A store of the six, fitted shortly."""
+    folder = tmp_path_factory.mktemp("stores") / "store"
+    overfit(scan_folder, folder, SMALL, ONE_THREAD)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)

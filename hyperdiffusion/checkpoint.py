@@ -36,6 +36,7 @@ class Checkpoint:
     training: dict
 
     def save(self, path: Path) -> None:
+        """Write the checkpoint, whole or not at all."""
         about = {"kind": KIND, "version": VERSION, "field": asdict(self.field), "cube": asdict(self.cube),
                  "schedule": asdict(self.schedule), "shape": asdict(self.denoiser.shape),
                  "sizes": self.tokens.sizes, "training": self.training}

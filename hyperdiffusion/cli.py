@@ -16,8 +16,10 @@ from .checkpoint import Checkpoint
 from .demo import demo as run_demo
 from .heads import write_heads
 from .render import sheet
-from .sample import Format, Sampler, sample as draw, write_meshes
-from .train import Training, Wandb, train as learn
+from .sample import Format, Sampler, write_meshes
+from .sample import sample as draw
+from .train import Training, Wandb
+from .train import train as learn
 
 # The model that comes with the project, in a clone of it.
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints" / "heads.safetensors"
@@ -141,7 +143,8 @@ def demo(out: Folder, machine: stage1.Machine = stage1.Machine()) -> None:
         out: Folder for all that is made.
         machine: What of this computer is used.
     """
-    run_demo(out, machine)
+    print(run_demo(out, machine))
+    print(f"\nNew heads are in {out / 'heads'}, the picture is {out / 'heads.png'}.")
 
 
 def _write(named, model, out: Path, resolution: int, format: Format, keep_islands: bool) -> list:

@@ -23,6 +23,8 @@ from overfit.files import replacing
 PARTS = ("head", "forehead", "eyebrows", "eye", "nose", "mouth", "ear", "cheek", "chin", "neck")
 # Deviation of a local change, whose range is -1 to 1, and of the difference between left and right.
 LOCAL, ASYMMETRY = 0.18, 0.04
+# Range of weight, muscle, height and proportions: their ends together give heads of eight litres.
+BUILD = (0.15, 0.85)
 # Youngest and oldest: on Anny's scale 0 is a baby, 1/3 a child, 2/3 a young adult and 1 an old one.
 AGES = (0.3, 1.0)
 # Faint expressions, up to so many at once; gazes do not show, and an open jaw shows what was taken away.
@@ -78,8 +80,8 @@ class HeadModel:
 
     def person(self, rng: np.random.Generator) -> Person:
         """A random person: phenotypes over their range, details normally distributed, at most a faint expression."""
-        phenotype = {label: float(rng.uniform()) for label in self.model.phenotype_labels}
-        phenotype["age"] = float(rng.uniform(*AGES))
+        phenotype = {"gender": float(rng.uniform()), "age": float(rng.uniform(*AGES))}
+        phenotype |= {label: float(rng.uniform(*BUILD)) for label in ("weight", "muscle", "height", "proportions")}
         ancestry = dict(zip(("african", "asian", "caucasian"), map(float, rng.dirichlet([0.7] * 3))))
         common: dict[str, float] = {}
         local = {}

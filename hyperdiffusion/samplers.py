@@ -1,4 +1,4 @@
-"""Samplers: a denoiser and pure noise in, clean coordinates out. Each is a plain function of (denoise, noise, schedule).
+"""Samplers: a denoiser and pure noise in, clean coordinates out. Each is a function of (denoise, noise, schedule).
 
 `denoise(x (B, D), step (B,))` returns the clean coordinates that it expects. `noise` holds one random generator a
 sample, so that a sample does not depend on what else is in its batch.
@@ -21,6 +21,7 @@ class Noise:
         self.size, self.device = size, device
 
     def __call__(self) -> torch.Tensor:
+        """The next draw of every row."""
         rows = [torch.randn(self.size, generator=generator) for generator in self.generators]
         return torch.stack(rows).to(self.device)
 

@@ -29,13 +29,12 @@ class Tokens:
     @classmethod
     def of(cls, weights: torch.Tensor, sizes: Sequence[int]) -> "Tokens":
         """The coordinates of a store's weights (scans, P)."""
-        mean = weights.mean(0)
-        centred = (weights - mean).split(tuple(sizes), dim=1)
-        axes = tuple(principal_axes(token) for token in centred)
-        rotated = [token @ axis.T for token, axis in zip(centred, axes)]
-        energy = sum(token.square().sum() for token in rotated)
-        scale = (energy / sum(token.numel() for token in rotated)).sqrt()
-        return cls(tuple(sizes), mean, scale, axes)
+        # In double precision: means are far larger than what differs between heads.
+        mean = weights.double().mean(0)
+        centred = weights.double() - mean
+        axes = tuple(principal_axes(token) for token in centred.split(tuple(sizes), dim=1))
+        scale = (centred.square().sum() / (len(weights) * sum(map(len, axes)))).sqrt()
+        return cls(tuple(sizes), mean.float(), scale.float(), axes)
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -55,9 +54,8 @@ class Tokens:
 
 
 def principal_axes(token: torch.Tensor) -> torch.Tensor:
-    """Orthonormal rows (rank, size) that span the centred entries (scans, size) of a token, widest first."""
-    # By the Gram matrix of the heads where they are fewer than the entries: 512 x 512 instead of 16,384 x 16,384.
-    _, singular, rows = torch.linalg.svd(token.double(), full_matrices=False)
+    """Orthonormal rows (rank, size) that span the centred float64 entries (scans, size) of a token, widest first."""
+    _, singular, rows = torch.linalg.svd(token, full_matrices=False)
     kept = singular > 1e-6 * singular[0].clamp(min=1e-12)
     # A token that is the same in all heads keeps one axis, along which nothing happens.
     kept[0] = True

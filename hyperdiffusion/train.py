@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from overfit.errors import BadInput
+from overfit.fit import autocast
 from overfit.store import Fits, Store
 from overfit.workers import Machine
 
@@ -113,7 +114,9 @@ class _Run:
         step = torch.randint(training.schedule.timesteps, (training.batch,), generator=random)
         noise = torch.randn(training.batch, self.data.shape[1], generator=random)
         clean, step, noise = self.data[chosen.to(self.device)], step.to(self.device), noise.to(self.device)
-        loss = (self.denoiser(training.schedule.noised(clean, noise, step), step) - clean).square().mean()
+        with autocast(self.device):
+            expected = self.denoiser(training.schedule.noised(clean, noise, step), step)
+        loss = (expected.float() - clean).square().mean()
         self.optimiser.param_groups[0]["lr"] = _rate(training, self.done)
         self.optimiser.zero_grad()
         loss.backward()

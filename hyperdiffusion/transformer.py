@@ -41,6 +41,7 @@ class Denoiser(nn.Module):
             nn.init.zeros_(head.bias)
 
     def forward(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """Noised coordinates (B, D) and their steps (B,) -> the clean coordinates (B, D) to expect."""
         tokens = [embed(piece) for embed, piece in zip(self.embed, noised.split(self.ranks, dim=-1))]
         tokens.append(self.time(sinusoids(step, self.shape.width)))
         hidden = self.transformer(torch.stack(tokens, dim=1))

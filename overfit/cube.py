@@ -20,9 +20,11 @@ class Cube:
         return cls(tuple(((low + high) / 2).tolist()), float((high - low).max() / 2 * (1 + margin)))
 
     def to_field(self, millimetres: np.ndarray) -> np.ndarray:
+        """Points (..., 3) in millimetres -> the same in the field's cube."""
         return (millimetres - np.asarray(self.centre)) / self.half
 
     def to_millimetres(self, points: np.ndarray) -> np.ndarray:
+        """Points (..., 3) in the field's cube -> the same in millimetres."""
         return points * self.half + np.asarray(self.centre)
 
     def contains(self, bounds: np.ndarray) -> bool:

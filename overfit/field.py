@@ -27,6 +27,7 @@ class Field:
 
     @property
     def widths(self) -> tuple[int, ...]:
+        """Entries from the encoded point to the logit, layer by layer."""
         encoded = self.coordinates * (1 + 2 * self.octaves)
         return (encoded, *self.hidden, 1)
 

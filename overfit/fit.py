@@ -14,15 +14,13 @@ class Fitting:
     """How one network is fitted to one scan."""
 
     # Steps of a fit that starts from the first one's weights.
-    steps: int = 1200
+    steps: int = 2400
     # Steps of the first fit, which starts from noise and to which all others are neighbours.
-    first_steps: int = 6000
-    # Points of each scan in a step.
-    points: int = 4096
+    first_steps: int = 10_000
+    # Points of each scan in a step. Many short steps beat few long ones at the same cost: BENCHMARKS.md.
+    points: int = 1024
     # Adam's peak learning rate; it rises over the first twentieth of the steps and falls to zero as a cosine.
     rate: float = 5e-3
-    # The same for the first fit.
-    first_rate: float = 1e-2
     # Targets are sigmoid(-signed distance / softness); 0 gives the published hard ones.
     softness_mm: float = 1.4
     # Weight of the distance term: it draws the logits towards -signed distance / softness over a wide band, where the
@@ -35,14 +33,20 @@ class Fitting:
 
 
 def fit(field: Field, start: torch.Tensor, points: torch.Tensor, distance: torch.Tensor, fitting: Fitting,
-        steps: int, rate: float, progress: Callable[[int], None] = lambda scans: None) -> torch.Tensor:
-    """Weights (scans, P) fitted from `start` (P,) to points (scans, n, 3) with signed distances (scans, n) in mm."""
+        steps: int, rate: float, progress: Callable[[int], None] = lambda scans: None,
+        review: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None) -> torch.Tensor:
+    """Weights (scans, P) fitted from `start` (P,) to points (scans, n, 3) with signed distances (scans, n) in mm.
+
+    `review` is shown the weights when two thirds of the steps are done, and returns points and distances to go on with.
+    """
     weights = start.to(points.device).expand(len(points), -1).clone().requires_grad_()
     optimiser = torch.optim.Adam([weights], lr=rate, betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, rate, total_steps=steps, pct_start=0.05, cycle_momentum=False, final_div_factor=1e4)
     order = torch.Generator().manual_seed(fitting.seed)
-    for _ in range(steps):
+    for step in range(steps):
+        if review is not None and step == 2 * steps // 3:
+            points, distance = review(weights.detach())
         batch = torch.randint(points.shape[1], (fitting.points,), generator=order).to(points.device)
         with autocast(points.device):
             logits = field(weights, points[:, batch])

@@ -67,7 +67,7 @@ def label(mesh: trimesh.Trimesh, cube: Cube, sampling: Sampling, rng: np.random.
 
 
 def surface_points(mesh: trimesh.Trimesh, count: int, rng: np.random.Generator, face: float = 0.0) -> np.ndarray:
-    """(count, 3) points on a mesh, uniform by area but for a share of `face` of them, which lies on the face's front."""
+    """(count, 3) points on a mesh, uniform by area but for a share of `face`, which lies on the face's front."""
     weight = mesh.area_faces / mesh.area_faces.sum()
     front = weight * _on_face(mesh)
     if face and front.sum() > 0:

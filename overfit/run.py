@@ -13,17 +13,22 @@ from tqdm import tqdm
 from . import workers
 from .accuracy import iou, surface_error
 from .cube import Cube
-from .decode import decode, largest_body
+from .decode import bodies, decode
 from .errors import BadInput
 from .field import Field
-from .fit import Fitting, fit
+from .fit import Fitting, autocast, fit
 from .occupancy import Occupancy, Sampling, label
+from .one_body import one_body
 from .scans import Scan, Unit, find, read
 from .store import Record, Store
 from .workers import Machine
 
-# Grid on which a fit's surface error is measured, and how many labelled points its IoU is measured on.
+# Grids on which a fit's surface error is measured and its bodies are counted (pockets of a millimetre want the finer
+# one), and the labelled points that its IoU is measured on.
 CHECK_RESOLUTION = 128
+REVIEW_RESOLUTION = 256
+# What is added to the logits when bodies are counted.
+GROWN = 0.3
 HELD_OUT = Sampling(near=10_000, wide=0, uniform=10_000, face=0.0)
 # A scan whose size is this many times the median scan's, or less than its inverse, is in another unit or no head.
 ODD_SIZE = 2.0
@@ -71,7 +76,7 @@ def overfit(folder: Path | str, store: Path | str, settings: Settings = Settings
     folder, store = Path(folder), Path(store)
     device = machine.use()
     pool = 1 if device.type == "cuda" else machine.cores
-    batch = batch or (64 if device.type == "cuda" else 4)
+    batch = batch or (64 if device.type == "cuda" else 8)
     found = find(folder)
     _same_settings(store, settings)
     digests = {scan.name: scan.digest() for scan in found}
@@ -173,7 +178,7 @@ def _fit_base(store: Store, scan: Scan, settings: Settings, device: torch.device
         occupancy = _label(scan, read(scan, settings.unit), store.cube, settings.sampling)
         start = settings.field.initial(torch.Generator().manual_seed(fitting.seed))
         store.save_base(fit(settings.field, start, *_tensors([occupancy], device), fitting, fitting.first_steps,
-                            fitting.first_rate, bar.update)[0])
+                            fitting.rate, bar.update)[0])
 
 
 def _fit_batches(store: Store, batches: dict[int, list[Scan]], digests: dict[str, str], settings: Settings,
@@ -221,16 +226,20 @@ def _fit_batch(scans: list[Scan], digests: list[str], cube: Cube, base: torch.Te
     if not left:
         return torch.empty(0, settings.field.size), [], reasons
     points, distance = _tensors([occupancies[scan.name] for scan in left], device)
-    fitted = fit(settings.field, base, points, distance, settings.fitting, settings.fitting.steps,
-                 settings.fitting.rate, progress)
+
+    def review(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _review(weights, [occupancies[scan.name] for scan in left], cube, settings.field)
+
+    fitting = settings.fitting
+    fitted = fit(settings.field, base, points, distance, fitting, fitting.steps, fitting.rate, progress, review)
     weights, records = [], []
     for row, (scan, digest) in enumerate((s, d) for s, d in zip(scans, digests) if s.name not in reasons):
         check = _Check(scan, digest, meshes[scan.name], cube, settings, device)
         one, record = fitted[row], check(fitted[row])
         if record.error_mm > settings.worst_mm:
             fresh = settings.field.initial(torch.Generator().manual_seed(settings.fitting.seed + 1)).to(device)
-            one = fit(settings.field, fresh, points[row:row + 1], distance[row:row + 1], settings.fitting,
-                      settings.fitting.first_steps, settings.fitting.first_rate)[0]
+            one = fit(settings.field, fresh, points[row:row + 1], distance[row:row + 1], fitting,
+                      fitting.first_steps, fitting.rate)[0]
             record = check(one)
         if record.error_mm > settings.worst_mm:
             reasons[scan.name] = (f"{scan.name}: no fit within {settings.worst_mm} mm (got {record.error_mm:.2f}); "
@@ -239,6 +248,25 @@ def _fit_batch(scans: list[Scan], digests: list[str], cube: Cube, base: torch.Te
             weights.append(one.cpu())
             records.append(record)
     return torch.stack(weights) if weights else torch.empty(0, settings.field.size), records, reasons
+
+
+def _review(weights: torch.Tensor, occupancies: list[Occupancy], cube: Cube, field: Field,
+            ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points and distances by which the unfinished fits (scans, P) become heads of one body."""
+    revised = []
+    for one, occupancy in zip(weights, occupancies):
+        # The last entry is the logit's bias: a surface grown by a fraction of a millimetre seals what nearly is sealed.
+        grown = torch.cat([one[:-1], one[-1:] + GROWN])
+        try:
+            with autocast(one.device):
+                mesh = decode(field, grown, cube, REVIEW_RESOLUTION, keep_islands=True)
+        except BadInput:
+            # No surface yet: there is nothing to revise.
+            revised.append(occupancy)
+            continue
+        revised.append(Occupancy(*one_body(occupancy.points, occupancy.distance, mesh, cube,
+                                           np.random.default_rng(0))))
+    return _tensors(revised, weights.device)
 
 
 @dataclass(frozen=True)
@@ -258,11 +286,11 @@ class _Check:
         points, distance = _tensors([_label(self.scan, self.mesh, self.cube, held_out, stream=1)], self.device)
         overlap = iou(field, weights, points[0], distance[0])
         try:
-            decoded = decode(field, weights, self.cube, CHECK_RESOLUTION, keep_islands=True)
+            decoded = bodies(decode(field, weights, self.cube, CHECK_RESOLUTION, keep_islands=True))
         except BadInput:
             return Record(self.scan.name, self.digest, overlap, float("inf"), float("inf"), 0)
-        error = surface_error(largest_body(decoded), self.mesh, np.random.default_rng(0))
-        return Record(self.scan.name, self.digest, overlap, error.mean_mm, error.p95_mm, int(decoded.body_count))
+        error = surface_error(decoded[0], self.mesh, np.random.default_rng(0))
+        return Record(self.scan.name, self.digest, overlap, error.mean_mm, error.p95_mm, len(decoded))
 
 
 def _label(scan: Scan, mesh: trimesh.Trimesh, cube: Cube, sampling: Sampling, stream: int = 0) -> Occupancy:

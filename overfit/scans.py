@@ -81,7 +81,7 @@ def _millimetres(name: str, extent: float, unit: Unit) -> float:
         if low <= extent * factor < high:
             return factor
     told = "in mm, cm or m" if unit == "auto" else f"in {unit}"
-    raise BadInput(f"{name}: an extent of {extent:.4g} is no human head {told}; scale the scan, or tell its unit by --unit")
+    raise BadInput(f"{name}: an extent of {extent:.4g} is no human head {told}; scale it, or tell its unit by --unit")
 
 
 class _quiet_trimesh:

@@ -77,6 +77,7 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, field: Field, cube: Cube, settings: dict) -> "Store":
+        """Make an empty store."""
         about = {"version": VERSION, "field": asdict(field), "cube": asdict(cube), "settings": settings}
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "store.json") as path:
@@ -90,6 +91,7 @@ class Store:
         return _read(path)[0][0] if path.exists() else None
 
     def save_base(self, weights: torch.Tensor) -> None:
+        """Keep the weights (P,) of the first fit."""
         _write(self.folder / "base.safetensors", weights[None], [])
 
     def add(self, batch: int, weights: torch.Tensor, records: list[Record]) -> None:
@@ -140,7 +142,7 @@ class Store:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise BadInput(f"{self.folder}: another run fits into it; wait for it, or take another store") from error
+                raise BadInput(f"{self.folder}: another run fits into it; wait, or take another store") from error
             yield
 
 

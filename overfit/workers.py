@@ -4,16 +4,17 @@ Each worker gets its share of the threads and no more: on CPU two workers that b
 locks and run five times slower than one.
 """
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from queue import Empty
 from typing import Any, Literal
 
 import torch
+from loky import ProcessPoolExecutor
+from loky.backend.context import get_context
 
 from .errors import BadInput
 
@@ -32,7 +33,7 @@ class Machine:
 
     @property
     def torch_device(self) -> torch.device:
-        """Raises BadInput where a GPU is asked for that is not there."""
+        """The device. Raises BadInput where a GPU is asked for that is not there."""
         if self.device == "cuda" and not torch.cuda.is_available():
             raise BadInput("--device cuda: PyTorch sees no GPU; use --device cpu, or install a CUDA build of torch")
         gpu = self.device != "cpu" and torch.cuda.is_available()
@@ -40,6 +41,7 @@ class Machine:
 
     @property
     def cores(self) -> int:
+        """Number of CPU threads to use. Raises BadInput where it is negative."""
         if self.threads < 0:
             raise BadInput(f"--threads {self.threads}: give the number of CPU threads, or 0 for all")
         return self.threads or len(os.sched_getaffinity(0))
@@ -61,8 +63,10 @@ def run(function: Callable, tasks: Iterable[tuple], workers: int,
         for index, task in enumerate(tasks):
             yield index, function(*task, progress)
         return
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+    # loky's workers do not run the caller's script again, as those of multiprocessing do: no guard is needed in it.
+    context = get_context("loky")
+    with (context.Manager() as manager,
+          ProcessPoolExecutor(workers, context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool):
         told = manager.Queue()
         futures = {pool.submit(function, *task, told.put): index for index, task in enumerate(tasks)}
         try:
@@ -75,7 +79,7 @@ def run(function: Callable, tasks: Iterable[tuple], workers: int,
             raise BadInput("a worker was killed, maybe for want of memory; run the same command again, "
                            "with fewer --threads if it happens again") from error
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True, kill_workers=True)
 
 
 def _drain(told, progress: Callable[[int], None]) -> None:

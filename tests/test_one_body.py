@@ -1,0 +1,70 @@
+"""Pockets and islands vanish from the labels; everything else stays as it was."""
+
+import numpy as np
+import torch
+from conftest import ellipsoid
+
+from overfit import Cube, Field, Fitting, decode
+from overfit.decode import bodies
+from overfit.fit import fit
+from overfit.one_body import EXTRA, one_body
+
+CUBE = Cube((0.0, 0.0, 0.0), 100.0)
+HEAD, POCKET, ISLAND = ((0, 0, 0), 60.0), ((0, 0, 30), 6.0), ((75, 75, 75), 8.0)
+
+
+def gap(points: np.ndarray, sphere) -> np.ndarray:
+    return np.linalg.norm(points - sphere[0], axis=1) - sphere[1]
+
+
+def ball(sphere):
+    mesh = ellipsoid((sphere[1],) * 3)
+    mesh.apply_translation(sphere[0])
+    return mesh
+
+
+def labels(count: int = 40_000) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    points = random.uniform(-100, 100, (count, 3))
+    # Most points close to the surface, as the sampling lays them.
+    for index, (centre, radius) in enumerate((HEAD, POCKET, ISLAND)):
+        ray = random.normal(size=(count // 4, 3))
+        ray *= (radius + random.normal(scale=2, size=(count // 4, 1))) / np.linalg.norm(ray, axis=1, keepdims=True)
+        points[index * count // 4:(index + 1) * count // 4] = centre + ray
+    distance = np.maximum(gap(points, HEAD), -gap(points, POCKET))
+    return CUBE.to_field(points).astype(np.float32), np.minimum(distance, gap(points, ISLAND)).astype(np.float32)
+
+
+def test_points_about_strays_take_the_side_of_what_surrounds_them():
+    pocket = ball(POCKET)
+    pocket.invert()
+    points, distance = labels()
+    points, revised = one_body(points, distance, ball(HEAD) + pocket + ball(ISLAND), CUBE, np.random.default_rng(0))
+    millimetres = CUBE.to_millimetres(points)
+    in_pocket, in_island = gap(millimetres, POCKET) < 0, gap(millimetres, ISLAND) < 0
+    assert in_pocket.sum() > 100 and in_island.sum() > 100
+    assert (revised[in_pocket] < 0).all() and (revised[in_island] > 0).all()
+    far = (gap(millimetres, POCKET) > 2) & (gap(millimetres, ISLAND) > 2)
+    assert far[:-EXTRA].sum() > 1000 and not far[-EXTRA:].any()
+    assert np.array_equal(revised[far], distance[far])
+
+
+def test_one_body_keeps_its_labels():
+    points, distance = labels()
+    same, kept = one_body(points, distance, ball(HEAD), CUBE, np.random.default_rng(0))
+    assert np.array_equal(same, points) and np.array_equal(kept, distance)
+
+
+def test_a_fit_that_is_reviewed_ends_as_one_body():
+    points, distance = labels()
+    tensors = torch.from_numpy(points)[None], torch.from_numpy(distance)[None]
+    start = Field().initial(torch.Generator().manual_seed(0))
+
+    def review(weights):
+        mesh = decode(Field(), weights[0], CUBE, 64, keep_islands=True)
+        revised = one_body(points, distance, mesh, CUBE, np.random.default_rng(0))
+        return torch.from_numpy(revised[0])[None], torch.from_numpy(revised[1])[None]
+
+    found = [len(bodies(decode(Field(), fit(Field(), start, *tensors, Fitting(points=1024), 600, 5e-3, review=judge)[0],
+                               CUBE, 64, keep_islands=True))) for judge in (None, review)]
+    assert found == [3, 1]

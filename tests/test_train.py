@@ -1,0 +1,125 @@
+"""Training and its checkpoint: what is learned, kept, taken up again, and refused."""
+
+import dataclasses
+import importlib
+
+import pytest
+import torch
+from conftest import ONE_THREAD
+
+from hyperdiffusion import Checkpoint, Shape, Training, sample, train
+from overfit import BadInput, Cube, Field, Store
+from overfit.store import Record
+
+TINY = Training(shape=Shape(width=32, depth=1, heads=2), steps=30, batch=8, save_every=0.0)
+CUBE = Cube((0.0, 0.0, 0.0), 100.0)
+
+
+@pytest.fixture
+def checkpoint(store, tmp_path):
+    train(store, tmp_path / "model.safetensors", TINY, ONE_THREAD)
+    return tmp_path / "model.safetensors"
+
+
+def parameters(model: Checkpoint) -> torch.Tensor:
+    return torch.nn.utils.parameters_to_vector(model.denoiser.parameters())
+
+
+def test_a_checkpoint_alone_gives_the_same_samples(store, checkpoint):
+    loaded = Checkpoint.load(checkpoint)
+    fits = Store(store).read()
+    assert loaded.field == fits.field and loaded.cube == fits.cube
+    weights = sample(loaded, 3, seed=7)
+    assert weights.shape == (3, fits.field.size)
+    torch.testing.assert_close(sample(train(store, checkpoint, TINY, ONE_THREAD), 3, seed=7), weights)
+
+
+def test_head_k_of_a_seed_is_the_same_whatever_the_batch(checkpoint):
+    model = Checkpoint.load(checkpoint)
+    many = sample(model, 5, seed=1)
+    torch.testing.assert_close(sample(model, 5, seed=1, batch=2), many, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(sample(model, 2, seed=1), many[:2], atol=1e-4, rtol=1e-4)
+
+
+def test_training_learns_two_far_heads(tmp_path):
+    """Of two heads alone, samples must lie near one or the other."""
+    store = Store.create(tmp_path / "store", Field(hidden=(4,)), CUBE, {})
+    heads = torch.randn(2, store.field.size, generator=torch.Generator().manual_seed(0))
+    store.add(0, heads, [_record("a"), _record("b")])
+    longer = dataclasses.replace(TINY, steps=400, rate=3e-3, warmup=50)
+    model = train(store.folder, tmp_path / "model", longer, ONE_THREAD)
+    distance = torch.cdist(sample(model, 20), heads)
+    assert (distance.min(1).values < 0.3 * torch.dist(*heads)).all()
+    assert len(distance.argmin(1).unique()) == 2
+    torch.testing.assert_close(sample(model, 20, batch=7), sample(model, 20), atol=1e-3, rtol=1e-3)
+
+
+def test_a_run_that_was_killed_ends_as_an_undisturbed_one(store, checkpoint, tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    module = importlib.import_module("hyperdiffusion.train")
+    step = module._Run.step
+    monkeypatch.setattr(module._Run, "step", lambda run: _raise(Killed) if run.done == 17 else step(run))
+    again = tmp_path / "again.safetensors"
+    with pytest.raises(Killed):
+        train(store, again, TINY, ONE_THREAD)
+    assert not again.exists()
+    monkeypatch.undo()
+    resumed = train(store, again, TINY, ONE_THREAD)
+    assert torch.equal(parameters(resumed), parameters(Checkpoint.load(checkpoint)))
+    assert not again.with_name("again.safetensors.state").exists()
+
+
+def _raise(kind):
+    raise kind
+
+
+def test_a_finished_checkpoint_is_not_trained_again_nor_by_other_settings(store, checkpoint):
+    before = checkpoint.read_bytes()
+    train(store, checkpoint, TINY, ONE_THREAD)
+    assert checkpoint.read_bytes() == before
+    with pytest.raises(BadInput, match="was trained with steps 30, not 31"):
+        train(store, checkpoint, dataclasses.replace(TINY, steps=31), ONE_THREAD)
+
+
+@pytest.mark.parametrize("damage, words", [
+    (lambda content: content[:-100], "not a whole safetensors file"),
+    (lambda content: content[:20], "not a whole safetensors file"),
+    (lambda content: b"", "not a whole safetensors file"),
+    (lambda content: b"PK\x03\x04" + content, "not a whole safetensors file"),
+])
+def test_a_damaged_checkpoint_is_told(checkpoint, damage, words):
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    with pytest.raises(BadInput, match=words):
+        Checkpoint.load(checkpoint)
+
+
+def test_other_kinds_of_file_are_told(store, tmp_path):
+    with pytest.raises(BadInput, match="another kind of file"):
+        Checkpoint.load(store / "weights.safetensors")
+    with pytest.raises(BadInput, match="no such checkpoint"):
+        Checkpoint.load(tmp_path / "missing")
+
+
+def test_a_store_of_one_head_or_with_broken_weights_is_told(tmp_path):
+    store = Store.create(tmp_path / "store", Field(), CUBE, {})
+    store.add(0, torch.zeros(1, store.field.size), [_record("a")])
+    with pytest.raises(BadInput, match="holds one head"):
+        train(store.folder, tmp_path / "model", TINY, ONE_THREAD)
+    store.add(1, torch.full((1, store.field.size), torch.nan), [_record("b")])
+    with pytest.raises(BadInput, match="weights of b are not finite"):
+        train(store.folder, tmp_path / "model", TINY, ONE_THREAD)
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (dict(count=0), "--count 0"), (dict(count=1, sampler="ddim", steps=0), "--steps 0"),
+    (dict(count=1, sampler="ddim", steps=501), "--steps 501")])
+def test_counts_that_make_no_sense_are_told(checkpoint, arguments, words):
+    with pytest.raises(BadInput, match=words):
+        sample(Checkpoint.load(checkpoint), **arguments)
+
+
+def _record(name: str) -> Record:
+    return Record(name, name, 1.0, 0.1, 0.1, 1)
+

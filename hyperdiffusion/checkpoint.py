@@ -40,8 +40,7 @@ class Checkpoint:
         about = {"kind": KIND, "version": VERSION, "field": asdict(self.field), "cube": asdict(self.cube),
                  "schedule": asdict(self.schedule), "shape": asdict(self.denoiser.shape),
                  "sizes": self.tokens.sizes, "training": self.training}
-        tensors = {"tokens.mean": self.tokens.mean, "tokens.scale": self.tokens.scale}
-        tensors |= {f"tokens.axes.{index}": axes for index, axes in enumerate(self.tokens.axes)}
+        tensors = {f"tokens.{name}": getattr(self.tokens, name) for name in ("mean", "axes", "deviation")}
         tensors |= {f"denoiser.{name}": tensor for name, tensor in self.denoiser.state_dict().items()}
         write_tensors(path, tensors, about)
 
@@ -52,16 +51,15 @@ class Checkpoint:
         if about["version"] > VERSION:
             raise BadInput(f"{path}: made by a newer version; update hyperdiffusion")
         try:
-            axes = tuple(tensors[f"tokens.axes.{index}"].to(device) for index in range(len(about["sizes"])))
-            tokens = Tokens(tuple(about["sizes"]), tensors["tokens.mean"].to(device),
-                            tensors["tokens.scale"].to(device), axes)
-            denoiser = Denoiser(Shape(**about["shape"]), tokens.ranks)
+            tokens = Tokens(tuple(about["sizes"]), *(tensors[f"tokens.{name}"].to(device)
+                                                     for name in ("mean", "axes", "deviation")))
+            schedule = Schedule(**about["schedule"])
+            denoiser = Denoiser(Shape(**about["shape"]), schedule, tokens)
             denoiser.load_state_dict({name.removeprefix("denoiser."): tensor for name, tensor in tensors.items()
                                       if name.startswith("denoiser.")})
             field = Field(**{**about["field"], "hidden": tuple(about["field"]["hidden"])})
             cube = Cube(tuple(about["cube"]["centre"]), about["cube"]["half"])
-            return cls(field, cube, tokens, Schedule(**about["schedule"]), denoiser.eval().to(device),
-                       about["training"])
+            return cls(field, cube, tokens, schedule, denoiser.eval().to(device), about["training"])
         except (KeyError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:120]
             raise BadInput(f"{path}: a damaged checkpoint ({reason}); train it again, or copy it again") from error

@@ -38,7 +38,7 @@ def sample(checkpoint: Checkpoint, count: int, seed: int = 0, sampler: Sampler =
     made = []
     for start in range(0, count, batch):
         seeds = [head_seed(seed, index) for index in range(start, min(start + batch, count))]
-        noise = Noise(seeds, sum(checkpoint.tokens.ranks), device)
+        noise = Noise(seeds, len(checkpoint.tokens.deviation), device)
         if sampler == "ddpm":
             clean = ddpm(checkpoint.denoiser, noise, checkpoint.schedule)
         else:

@@ -1,62 +1,71 @@
-"""Weight tokens: weights (B, P) in, standardised coordinates (B, D) out, and back.
+"""Weight tokens: weights (B, P) in, whitened coordinates (B, D) out, and back; and the tokens of such coordinates.
 
-A head's weights fall into one token for each weight matrix and each bias. Raw, their entries are small and the
-diffusion collapses to their mean; so the mean over the store is taken away and one scale brings the whole to unit
-variance. Each token is then turned into the principal axes of its own entries over the store. With fewer heads than
-entries (512 heads, 16,384 entries) that is an isometry of all that the store holds: the diffusion is the same one, but
-noise outside the heads' span, of which the clean weights have none, need not be carried or denoised.
+A store of n heads spans at most n - 1 of its 36,737 dimensions. The diffusion runs in the principal axes of that span,
+each with its own mean and deviation taken away: nothing that the store holds is lost, no noise need be carried that no
+head has, and every axis is noised alike. With one scale for all, as published, the widest axis is still louder than
+the noise at the last time step, so that samples, which start from noise alone, fall short of the data's spread.
+
+The transformer does not see these coordinates but the nine tokens of the method: the weight and the bias of each layer,
+each in the principal axes of its own (an isometry too), and the time step.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
+
+# Axes narrower than this share of the widest are rounding.
+NARROWEST = 1e-5
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The coordinates that a store's weights are diffused in."""
+    """The coordinates that a store's weights are diffused in, and how they fall into tokens."""
 
-    # Entries of each token, in the weights' flat order.
+    # Entries of each weight token, in the weights' flat order.
     sizes: tuple[int, ...]
     # (P,) mean of the weights over the store.
     mean: torch.Tensor
-    # () one scale for all.
-    scale: torch.Tensor
-    # (rank, size) orthonormal rows for each token.
-    axes: tuple[torch.Tensor, ...]
+    # (D, P) orthonormal rows: the principal axes of the store's weights, widest first.
+    axes: torch.Tensor
+    # (D,) standard deviation of the store along each axis.
+    deviation: torch.Tensor
 
     @classmethod
     def of(cls, weights: torch.Tensor, sizes: Sequence[int]) -> "Tokens":
         """The coordinates of a store's weights (scans, P)."""
         # In double precision: means are far larger than what differs between heads.
         mean = weights.double().mean(0)
-        centred = weights.double() - mean
-        axes = tuple(principal_axes(token) for token in centred.split(tuple(sizes), dim=1))
-        scale = (centred.square().sum() / (len(weights) * sum(map(len, axes)))).sqrt()
-        return cls(tuple(sizes), mean.float(), scale.float(), axes)
-
-    @property
-    def ranks(self) -> tuple[int, ...]:
-        """Coordinates of each token; they sum to D."""
-        return tuple(len(axis) for axis in self.axes)
+        _, singular, rows = torch.linalg.svd(weights.double() - mean, full_matrices=False)
+        kept = singular > NARROWEST * singular[0]
+        deviation = singular[kept] / len(weights) ** 0.5
+        return cls(tuple(sizes), mean.float(), rows[kept].float().contiguous(), deviation.float())
 
     def encode(self, weights: torch.Tensor) -> torch.Tensor:
-        """Weights (B, P) -> coordinates (B, D)."""
-        pieces = ((weights - self.mean) / self.scale).split(self.sizes, dim=-1)
-        return torch.cat([piece @ axis.T for piece, axis in zip(pieces, self.axes)], dim=-1)
+        """Weights (B, P) -> coordinates (B, D) of zero mean and unit variance."""
+        return (weights - self.mean) @ self.axes.T / self.deviation
 
     def decode(self, coordinates: torch.Tensor) -> torch.Tensor:
         """Coordinates (B, D) -> weights (B, P)."""
-        pieces = coordinates.split(self.ranks, dim=-1)
-        flat = torch.cat([piece @ axis for piece, axis in zip(pieces, self.axes)], dim=-1)
-        return flat * self.scale + self.mean
+        return (coordinates * self.deviation) @ self.axes + self.mean
 
+    @cached_property
+    def views(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """For each token, how coordinates give it (D, rank), and what it adds to them unwhitened (rank, D).
 
-def principal_axes(token: torch.Tensor) -> torch.Tensor:
-    """Orthonormal rows (rank, size) that span the centred float64 entries (scans, size) of a token, widest first."""
-    _, singular, rows = torch.linalg.svd(token, full_matrices=False)
-    kept = singular > 1e-6 * singular[0].clamp(min=1e-12)
-    # A token that is the same in all heads keeps one axis, along which nothing happens.
-    kept[0] = True
-    return rows[kept].float().contiguous()
+        A token is its stretch of the weights, turned into the principal axes of that stretch over the store.
+        """
+        scale = self.deviation.double().square().mean().sqrt()
+        width = self.deviation.double() / scale
+        to_token, to_axes = [], []
+        for stretch in self.axes.double().split(self.sizes, dim=1):
+            gram = stretch @ stretch.T
+            energy, turn = torch.linalg.eigh(width[:, None] * gram * width)
+            kept = energy > NARROWEST**2 * width.max() ** 2
+            # A token that is the same in all heads keeps one axis, on which nothing happens.
+            kept[-1] = True
+            energy, turn = energy[kept].clamp(min=NARROWEST**2).sqrt(), turn[:, kept]
+            to_token.append((turn * energy).float())
+            to_axes.append(((turn / energy).T @ (width[:, None] * gram)).float())
+        return to_token, to_axes

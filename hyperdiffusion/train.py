@@ -17,10 +17,13 @@ from overfit.workers import Machine
 
 from .checkpoint import Checkpoint, read_tensors, write_tensors
 from .diffusion import Schedule
+from .samplers import Denoise
 from .tokens import Tokens
 from .transformer import Denoiser, Shape
 
 STATE = "hyperdiffusion training state"
+# Steps between two looks at the held-out heads, and noises drawn for each of them, the same every time.
+JUDGE_EVERY, JUDGE_DRAWS = 50, 32
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,21 @@ class Training:
     shape: Shape = Shape()
     # The noise that it learns to take away.
     schedule: Schedule = Schedule()
-    # Optimiser steps: on two cores about three minutes.
-    steps: int = 3000
+    # Optimiser steps at most: on two cores about three minutes.
+    steps: int = 4000
     # Heads in a step, each at a time step of its own.
-    batch: int = 64
+    batch: int = 32
+    # Share of the store that is not trained on but judges the training: the model is kept as it was when it guessed
+    # these heads best. Stores of less than 20 heads are trained on as a whole, to the end.
+    held_out: float = 0.1
+    # Steps without a better guess after which the training ends.
+    patience: int = 1000
     # Peak learning rate of AdamW; it falls to zero as a cosine.
     rate: float = 5e-4
     # Steps until that peak.
     warmup: int = 100
     # Weight decay.
-    decay: float = 0.01
+    decay: float = 0.05
     # Share of the old in the moving average of the weights that is sampled from (EMA).
     average: float = 0.998
     # Another seed gives another model from the same store.
@@ -75,16 +83,18 @@ def train(store: Path | str, checkpoint: Path | str, training: Training = Traini
     log = _logger(wandb, about["settings"])
     saved = time.monotonic()
     with tqdm(total=training.steps, initial=run.done, desc="training", unit="step") as bar:
-        while run.done < training.steps:
+        while run.done < training.steps and run.done - run.best_at < training.patience:
             loss = run.step()
             bar.update()
-            if run.done % 50 == 0:
-                bar.set_postfix_str(f"loss {loss:.4f}")
-                log({"loss": float(loss), "rate": run.optimiser.param_groups[0]["lr"]}, run.done)
+            if run.done % JUDGE_EVERY == 0:
+                judged = run.judge()
+                bar.set_postfix_str(f"loss {loss:.3f}, on held-out heads {judged:.3f} of a Gaussian's")
+                log({"loss": float(loss), "held_out": judged, "rate": run.optimiser.param_groups[0]["lr"]}, run.done)
             if time.monotonic() - saved > training.save_every:
                 run.save(state, about)
                 saved = time.monotonic()
-    made = Checkpoint(fits.field, fits.cube, run.tokens, training.schedule, run.average.eval(), about)
+    made = Checkpoint(fits.field, fits.cube, run.tokens, training.schedule, run.best_model(),
+                      {**about, "steps": run.done, "kept_at": run.best_at, "held_out_loss": run.best})
     made.save(checkpoint)
     state.unlink(missing_ok=True)
     return made
@@ -95,30 +105,34 @@ class _Run:
 
     def __init__(self, fits: Fits, training: Training, device: torch.device):
         self.training, self.device = training, device
-        self.tokens = Tokens.of(fits.weights, fits.field.sizes)
-        self.data = self.tokens.encode(fits.weights).to(device)
+        order = torch.randperm(len(fits.weights), generator=torch.Generator().manual_seed(training.seed))
+        count = round(len(order) * training.held_out) if len(order) >= 20 else 0
+        judges, learned = fits.weights[order[:count]], fits.weights[order[count:]]
+        # The axes are the learned heads' alone: a Gaussian that knew the held-out ones would be no fair rival.
+        self.tokens = Tokens.of(learned, fits.field.sizes)
+        self.judges, self.data = (self.tokens.encode(part).to(device) for part in (judges, learned))
         with torch.random.fork_rng():
             torch.manual_seed(training.seed)
-            self.denoiser = Denoiser(training.shape, self.tokens.ranks).to(device)
-        self.average = deepcopy(self.denoiser).requires_grad_(False)
+            self.denoiser = Denoiser(training.shape, training.schedule, self.tokens).to(device)
+        self.average = deepcopy(self.denoiser).requires_grad_(False).eval()
+        self.kept = deepcopy(self.average)
         self.optimiser = torch.optim.AdamW(self.denoiser.parameters(), training.rate, betas=(0.9, 0.99),
                                            weight_decay=training.decay, fused=True)
+        # How good the model in `kept` is, of a Gaussian's loss, and when it was made. An untrained one is a Gaussian.
+        self.best, self.best_at = 1.0, 0
         self.done = 0
 
     def step(self) -> torch.Tensor:
-        """One optimiser step; returns its loss, the mean squared error of the clean coordinates (x0 prediction)."""
+        """One optimiser step; returns its loss."""
         training = self.training
         # Each step draws from a generator of its own, so that a run that goes on draws what it would have drawn.
         random = torch.Generator().manual_seed(training.seed * 2**32 + self.done)
         chosen = torch.randint(len(self.data), (training.batch,), generator=random)
-        step = torch.randint(training.schedule.timesteps, (training.batch,), generator=random)
-        noise = torch.randn(training.batch, self.data.shape[1], generator=random)
-        clean, step, noise = self.data[chosen.to(self.device)], step.to(self.device), noise.to(self.device)
-        with autocast(self.device):
-            expected = self.denoiser(training.schedule.noised(clean, noise, step), step)
-        loss = (expected.float() - clean).square().mean()
         self.optimiser.param_groups[0]["lr"] = _rate(training, self.done)
         self.optimiser.zero_grad()
+        with torch.random.fork_rng(), autocast(self.device):
+            torch.manual_seed(training.seed * 2**32 + self.done)
+            loss = self._loss(self.denoiser, self.data[chosen.to(self.device)], random).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
         self.optimiser.step()
@@ -128,12 +142,44 @@ class _Run:
         torch._foreach_lerp_(list(self.average.parameters()), list(self.denoiser.parameters()), 1 - keep)
         return loss.detach()
 
+    def _loss(self, denoise: Denoise, clean: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+        """Squared error of the clean weights that a denoiser expects (x0 prediction), for each of `clean` (B, D)."""
+        step = torch.randint(self.training.schedule.timesteps, (len(clean),), generator=random).to(self.device)
+        noise = torch.randn(clean.shape, generator=random).to(self.device)
+        off = denoise(self.training.schedule.noised(clean, noise, step), step).float() - clean
+        # Whitened axes weigh as much as they do in the weights themselves, and time steps alike: an error counts by
+        # what the noise leaves to guess (SNR + 1 weighting, Salimans and Ho 2022). Else the noisiest steps, at which
+        # nothing can be learned, are most of the loss.
+        return (off * self.denoiser.width).square().mean(1) / (1 - self.denoiser.signal[step])
+
+    @torch.no_grad()
+    def judge(self) -> float:
+        """Loss of the average on the held-out heads, as a share of the best linear guess's; keeps the best model."""
+        if not len(self.judges):
+            self.best_at = self.done
+            self.kept.load_state_dict(self.average.state_dict())
+            return float("nan")
+        heads = self.judges.repeat(JUDGE_DRAWS, 1)
+        signal = self.denoiser.signal
+        guesses = (self.average, lambda noised, step: signal[step][:, None].sqrt() * noised)
+        ours, linear = (self._loss(guess, heads, torch.Generator().manual_seed(0)).mean() for guess in guesses)
+        judged = float(ours / linear)
+        if judged < self.best:
+            self.best, self.best_at = judged, self.done
+            self.kept.load_state_dict(self.average.state_dict())
+        return judged
+
+    def best_model(self) -> Denoiser:
+        """The model to keep, at the end."""
+        return self.kept if len(self.judges) else self.average
+
     def save(self, path: Path, about: dict) -> None:
-        tensors = {f"denoiser.{name}": tensor for name, tensor in self.denoiser.state_dict().items()}
-        tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        tensors = {}
+        for part in ("denoiser", "average", "kept"):
+            tensors |= {f"{part}.{name}": tensor for name, tensor in getattr(self, part).state_dict().items()}
         for index, moments in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in moments.items()}
-        write_tensors(path, tensors, {**about, "done": self.done})
+        write_tensors(path, tensors, {**about, "done": self.done, "best": self.best, "best_at": self.best_at})
 
     def restore(self, path: Path, about: dict) -> None:
         """Take up a saved state. Raises BadInput where it belongs to another store or other settings."""
@@ -143,14 +189,14 @@ class _Run:
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
-        self.denoiser.load_state_dict(part("denoiser."))
-        self.average.load_state_dict(part("average."))
+        for model in ("denoiser", "average", "kept"):
+            getattr(self, model).load_state_dict(part(f"{model}."))
         moments: dict[int, dict] = {}
         for name, tensor in part("optimiser.").items():
             index, moment = name.split(".")
             moments.setdefault(int(index), {})[moment] = tensor
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
-        self.done = theirs["done"]
+        self.done, self.best, self.best_at = (theirs[name] for name in ("done", "best", "best_at"))
 
 
 def _rate(training: Training, done: int) -> float:

@@ -1,51 +1,78 @@
 """The denoiser: noised coordinates (B, D) and time steps (B,) in, the clean coordinates (B, D) that it expects out."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from x_transformers import ContinuousTransformerWrapper, Encoder
 
+from .diffusion import Schedule
+from .tokens import Tokens
+
+# Axes narrower than this share of the widest are left to the linear guess: the correction's own error would drown them.
+FAINT = 0.03
+
 
 @dataclass(frozen=True)
 class Shape:
     """Size of the transformer. The published one has width 2880, depth 12 and 16 heads: 1.2 billion parameters."""
 
-    # Entries of a token inside the transformer; 256 learns some hundreds of heads in minutes on two cores.
+    # Entries of a token inside the transformer.
     width: int = 256
     # Layers of attention and feed-forward.
-    depth: int = 6
+    depth: int = 4
     # Attention heads; each is width / heads wide.
     heads: int = 8
+    # Share of the activations that training drops, against learning the heads by heart.
+    dropout: float = 0.1
 
 
 class Denoiser(nn.Module):
-    """A transformer encoder over weight tokens and a time token (Peebles et al. 2022; HyperDiffusion, section 3.2)."""
+    """A transformer encoder over weight tokens and a time token (Peebles et al. 2022; HyperDiffusion, section 3.2).
 
-    def __init__(self, shape: Shape, ranks: Sequence[int]):
+    It predicts the clean coordinates as the best linear guess and a correction to it by the transformer. For
+    coordinates of unit variance that guess is sqrt(alpha-bar) x_t, and its error has deviation sqrt(1 - alpha-bar):
+    the preconditioning of Karras et al. 2022 (table 1). With the correction at zero, where training starts, samples
+    are exactly those of a Gaussian on the store's principal axes.
+    """
+
+    def __init__(self, shape: Shape, schedule: Schedule, tokens: Tokens):
         super().__init__()
-        self.shape, self.ranks = shape, tuple(ranks)
-        self.embed = nn.ModuleList(nn.Linear(rank, shape.width) for rank in ranks)
+        self.shape = shape
+        to_token, to_axes = tokens.views
+        for index, (token, axes) in enumerate(zip(to_token, to_axes)):
+            # Follow from the checkpoint's axes, so they are not kept again.
+            self.register_buffer(f"to_token_{index}", token, persistent=False)
+            self.register_buffer(f"to_axes_{index}", axes, persistent=False)
+        width = tokens.deviation / tokens.deviation.square().mean().sqrt()
+        self.register_buffer("width", width, persistent=False)
+        self.register_buffer("signal", schedule.signal.float(), persistent=False)
+        self.embed = nn.ModuleList(nn.Linear(token.shape[1], shape.width) for token in to_token)
         self.time = nn.Sequential(nn.Linear(shape.width, shape.width), nn.SiLU(), nn.Linear(shape.width, shape.width))
         self.transformer = ContinuousTransformerWrapper(
             # A learned embedding for each position tells the tokens apart.
-            max_seq_len=len(ranks) + 1,
+            max_seq_len=len(to_token) + 1,
             attn_layers=Encoder(dim=shape.width, depth=shape.depth, heads=shape.heads,
-                                attn_dim_head=shape.width // shape.heads))
-        self.project = nn.ModuleList(nn.Linear(shape.width, rank) for rank in ranks)
+                                attn_dim_head=shape.width // shape.heads,
+                                attn_dropout=shape.dropout, ff_dropout=shape.dropout))
+        self.project = nn.ModuleList(nn.Linear(shape.width, token.shape[1]) for token in to_token)
         for head in self.project:
-            # Starts at the mean head, from which training leaves smoothly.
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
     def forward(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """Noised coordinates (B, D) and their steps (B,) -> the clean coordinates (B, D) to expect."""
-        tokens = [embed(piece) for embed, piece in zip(self.embed, noised.split(self.ranks, dim=-1))]
+        signal = self.signal[step][:, None]
+        return signal.sqrt() * noised + (1 - signal).sqrt() * self.correction(noised, step)
+
+    def correction(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """What the transformer adds to the linear guess (B, D), before it is scaled to that guess's error."""
+        tokens = [embed(noised @ getattr(self, f"to_token_{index}")) for index, embed in enumerate(self.embed)]
         tokens.append(self.time(sinusoids(step, self.shape.width)))
         hidden = self.transformer(torch.stack(tokens, dim=1))
-        return torch.cat([head(hidden[:, index]) for index, head in enumerate(self.project)], dim=-1)
+        parts = [head(hidden[:, index]) @ getattr(self, f"to_axes_{index}") for index, head in enumerate(self.project)]
+        return torch.stack(parts).sum(0) / self.width.clamp(min=FAINT * self.width.max())
 
 
 def sinusoids(step: torch.Tensor, width: int) -> torch.Tensor:

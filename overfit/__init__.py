@@ -1,12 +1,13 @@
 """Stage 1: a folder of scans in, a store of small occupancy networks out, one overfitted to each scan."""
 
+from .batch import Settings
 from .cube import Cube
 from .decode import decode
 from .errors import BadInput
 from .field import Field
 from .fit import Fitting
 from .occupancy import Sampling
-from .run import Outcome, Settings, overfit
+from .run import Outcome, overfit
 from .store import Store
 from .workers import Machine
 

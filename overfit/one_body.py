@@ -20,7 +20,7 @@ EXTRA = 1000
 
 def one_body(points: np.ndarray, distance: np.ndarray, mesh: trimesh.Trimesh, cube: Cube,
              rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Points (n, 3) in the cube and their signed distances (n,) in millimetres, revised about all bodies but the largest.
+    """Points (n, 3) in the cube and their signed distances (n,) in mm, revised about all bodies but the largest.
 
     `mesh` is what the unfinished fit decodes to, in millimetres.
     """

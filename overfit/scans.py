@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +32,7 @@ class Scan:
     name: str
     path: Path
 
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the file's bytes."""
         with open(self.path, "rb") as file:

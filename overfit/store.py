@@ -12,6 +12,7 @@ Every safetensors file carries its own records and appears by a rename, so that 
 import csv
 import fcntl
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -135,15 +136,26 @@ class Store:
         return [path for path in (self.folder / "weights.safetensors",
                                   *sorted((self.folder / "shards").glob("*.safetensors"))) if path.exists()]
 
+    @staticmethod
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the store against other runs. Raises BadInput where one holds it; a killed run holds nothing."""
-        with open(self.folder / "lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BadInput(f"{self.folder}: another run fits into it; wait, or take another store") from error
+    def locked(folder: Path) -> Iterator[None]:
+        """Hold a store's folder, made where there is none, against other runs; a killed run holds nothing.
+
+        Raises BadInput where another run holds it. A folder that is still empty in the end is removed.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise BadInput(f"{folder}: a file, where the store's folder should be; give another name")
+        folder.mkdir(parents=True, exist_ok=True)
+        held = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
+        except BlockingIOError as error:
+            raise BadInput(f"{folder}: another run fits into it; wait, or take another store") from error
+        finally:
+            os.close(held)
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def _write(path: Path, weights: torch.Tensor, records: list[Record]) -> None:

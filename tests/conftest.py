@@ -12,7 +12,7 @@ from overfit import Fitting, Machine, Sampling, Settings, overfit
 # Where real data lies beside a checkout; tests that want it skip where it does not.
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
-SMALL = Settings(sampling=Sampling(near=6000, wide=2000, uniform=2000), worst_mm=20.0,
+SMALL = Settings(review=32, sampling=Sampling(near=6000, wide=2000, uniform=2000), worst_mm=20.0,
                  fitting=Fitting(steps=60, first_steps=200, points=512))
 ONE_THREAD = Machine(device="cpu", threads=1)
 
@@ -37,7 +37,7 @@ def scan_folder(tmp_path_factory) -> Path:
 def store(scan_folder, tmp_path_factory) -> Path:
     """A store of the six, fitted shortly."""
     folder = tmp_path_factory.mktemp("stores") / "store"
-    overfit(scan_folder, folder, SMALL, ONE_THREAD)
+    overfit(scan_folder, folder, SMALL, ONE_THREAD, batch=2)
     return folder
 
 

@@ -14,7 +14,7 @@ from conftest import ellipsoid
 from overfit import Store
 
 SMALL = ["--near", "6000", "--wide", "2000", "--uniform", "2000", "--first-steps", "200", "--steps", "60", "--points",
-         "512", "--worst-mm", "20"]
+         "512", "--worst-mm", "20", "--review", "32"]
 TINY = ["--width", "32", "--depth", "1", "--heads", "2", "--steps", "20"]
 
 

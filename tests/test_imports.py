@@ -8,8 +8,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module may import those above it.
 ORDER = {
     "overfit": ["errors", "files", "field", "cube", "workers", "scans", "depth_scans", "occupancy", "fit", "decode",
-                "one_body", "accuracy", "store", "run"],
-    "hyperdiffusion": ["heads", "tokens", "transformer", "diffusion", "samplers", "checkpoint", "train", "sample",
+                "one_body", "accuracy", "store", "batch", "run"],
+    "hyperdiffusion": ["heads", "tokens", "diffusion", "transformer", "samplers", "checkpoint", "train", "sample",
                        "metrics", "render", "demo", "cli", "__main__"],
 }
 

@@ -83,10 +83,16 @@ def test_what_is_no_store_a_newer_one_or_an_empty_one_is_told(store, tmp_path):
 
 
 def test_a_second_run_is_kept_out(store):
-    with store.lock(), pytest.raises(BadInput, match="another run"), Store(store.folder).lock():
+    with Store.locked(store.folder), pytest.raises(BadInput, match="another run"), Store.locked(store.folder):
         pass
-    with store.lock():
+    with Store.locked(store.folder):
         pass
+
+
+def test_a_folder_in_which_nothing_was_made_is_removed(tmp_path):
+    with Store.locked(tmp_path / "a" / "new"):
+        assert (tmp_path / "a" / "new").is_dir()
+    assert not (tmp_path / "a" / "new").exists()
 
 
 def test_the_report_lists_fits_and_what_was_set_aside(store):

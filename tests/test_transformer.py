@@ -1,48 +1,60 @@
-"""The denoiser: shapes, what it can tell apart, and where it starts."""
+"""The denoiser: shapes, where it starts, and what has a say in what."""
 
+import pytest
 import torch
+from torch.nn.init import normal_
 
-from hyperdiffusion import Denoiser, Shape
+from hyperdiffusion import Denoiser, Schedule, Shape
+from hyperdiffusion.tokens import Tokens
 from hyperdiffusion.transformer import sinusoids
+from overfit import Field
 
-RANKS = (5, 1, 7)
+SCHEDULE = Schedule()
+SMALL = Shape(width=32, depth=2, heads=4)
 
 
-def denoiser(width: int = 32) -> Denoiser:
+def tokens(heads: int = 12) -> Tokens:
+    return Tokens.of(torch.randn(heads, 20, generator=torch.Generator().manual_seed(0)), (10, 3, 7))
+
+
+def denoiser() -> Denoiser:
     torch.manual_seed(0)
-    made = Denoiser(Shape(width=width, depth=2, heads=4), RANKS)
+    made = Denoiser(SMALL, SCHEDULE, tokens())
     for head in made.project:
-        torch.nn.init.normal_(head.weight)
+        normal_(head.weight)
     return made.eval()
 
 
-def test_coordinates_in_coordinates_out_starting_at_the_mean():
-    fresh = Denoiser(Shape(width=32, depth=1, heads=2), RANKS)
-    assert torch.equal(fresh(torch.randn(4, 13), torch.arange(4)), torch.zeros(4, 13))
+def test_it_starts_as_the_best_denoiser_of_a_gaussian():
+    noised, step = torch.randn(4, 11), torch.tensor([0, 100, 300, 499])
+    fresh = Denoiser(SMALL, SCHEDULE, tokens())
+    # E[x0 | xt] of unit variance is sqrt(signal) xt, by Bayes' rule for normal distributions.
+    torch.testing.assert_close(fresh(noised, step), SCHEDULE.signal.float()[step].sqrt()[:, None] * noised)
 
 
 def test_nine_tokens_for_the_default_field():
-    made = Denoiser(Shape(width=32, depth=1, heads=2), (3, 3, 3, 3, 3, 3, 3, 1))
+    store = torch.randn(5, Field().size)
+    made = Denoiser(SMALL, SCHEDULE, Tokens.of(store, Field().sizes))
     seen = []
     made.transformer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
-    made(torch.zeros(2, 22), torch.zeros(2))
+    made(torch.zeros(2, 4), torch.zeros(2, dtype=torch.long))
     assert seen == [(2, 9, 32)]
 
 
-def test_every_token_and_the_time_step_have_a_say_in_every_output():
-    made, x = denoiser(), torch.randn(1, 13)
-    plain = made(x, torch.tensor([10]))
-    assert (made(x, torch.tensor([11])) != plain).all()
-    for place in (0, 5, 12):
+def test_every_coordinate_and_the_time_step_have_a_say_in_the_correction():
+    made, x = denoiser(), torch.randn(1, 11)
+    plain = made.correction(x, torch.tensor([10]))
+    assert (made.correction(x, torch.tensor([11])) != plain).all()
+    for place in range(11):
         moved = x.clone()
         moved[0, place] += 1
-        assert (made(moved, torch.tensor([10])) != plain).all()
+        assert (made.correction(moved, torch.tensor([10])) != plain).all()
 
 
 def test_rows_of_a_batch_do_not_mix():
-    made, x = denoiser(), torch.randn(3, 13)
+    made, x = denoiser(), torch.randn(3, 11)
     steps = torch.tensor([1, 200, 499])
-    torch.testing.assert_close(made(x, steps)[1:2], made(x[1:2], steps[1:2]))
+    torch.testing.assert_close(made(x, steps)[1:2], made(x[1:2], steps[1:2]), atol=1e-4, rtol=1e-4)
 
 
 def test_time_steps_are_told_apart():
@@ -52,8 +64,10 @@ def test_time_steps_are_told_apart():
 
 
 def test_the_published_size_has_its_parameters():
+    whole = tokens()
     with torch.device("meta"):
-        made = Denoiser(Shape(width=2880, depth=12, heads=16), (3456, 128, 16384, 128, 16384, 128, 128, 1))
+        made = Denoiser(Shape(width=2880, depth=12, heads=16), SCHEDULE, Tokens(
+            whole.sizes, whole.mean, whole.axes, whole.deviation))
     layers = sum(parameter.numel() for name, parameter in made.named_parameters() if "attn_layers" in name)
     # Each layer: four width x width matrices of attention and two width x 4 width of feed-forward.
-    assert abs(layers / (12 * 12 * 2880**2) - 1) < 0.01
+    assert layers == pytest.approx(12 * 12 * 2880**2, rel=0.01)

@@ -40,7 +40,7 @@ class Checkpoint:
         about = {"kind": KIND, "version": VERSION, "field": asdict(self.field), "cube": asdict(self.cube),
                  "schedule": asdict(self.schedule), "shape": asdict(self.denoiser.shape),
                  "sizes": self.tokens.sizes, "training": self.training}
-        tensors = {f"tokens.{name}": getattr(self.tokens, name) for name in ("mean", "axes", "deviation")}
+        tensors = {f"tokens.{name}": getattr(self.tokens, name) for name in ("mean", "axes", "deviation", "share")}
         tensors |= {f"denoiser.{name}": tensor for name, tensor in self.denoiser.state_dict().items()}
         write_tensors(path, tensors, about)
 
@@ -52,7 +52,7 @@ class Checkpoint:
             raise BadInput(f"{path}: made by a newer version; update hyperdiffusion")
         try:
             tokens = Tokens(tuple(about["sizes"]), *(tensors[f"tokens.{name}"].to(device)
-                                                     for name in ("mean", "axes", "deviation")))
+                                                     for name in ("mean", "axes", "deviation", "share")))
             schedule = Schedule(**about["schedule"])
             denoiser = Denoiser(Shape(**about["shape"]), schedule, tokens)
             denoiser.load_state_dict({name.removeprefix("denoiser."): tensor for name, tensor in tensors.items()

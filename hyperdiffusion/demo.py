@@ -15,10 +15,10 @@ from .sample import sample, write_meshes
 from .train import train
 
 # Heads to learn from, real heads held out to compare with, and new heads to make.
-LEARNED, HELD_OUT, MADE = 128, 64, 64
+LEARNED, HELD_OUT, MADE = 96, 48, 48
 # Heads in either row of the picture; grids to look at and to measure on.
 SHOWN, FINE, COARSE = 8, 256, 128
-# Shorter fits than the default, to end in time.
+# Somewhat shorter fits than the default, to end in time.
 FITTING = Fitting(steps=1600, first_steps=6000)
 EXPLANATION = """\
 All by chamfer distance on 2048 points, in millimetres, without scaling. MMD, coverage and 1-NNA compare with the heads

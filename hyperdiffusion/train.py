@@ -34,7 +34,7 @@ class Training:
     shape: Shape = Shape()
     # The noise that it learns to take away.
     schedule: Schedule = Schedule()
-    # Optimiser steps at most: on two cores about three minutes.
+    # Optimiser steps at most: on two cores about four minutes.
     steps: int = 4000
     # Heads in a step, each at a time step of its own.
     batch: int = 32
@@ -42,7 +42,7 @@ class Training:
     # these heads best. Stores of less than 20 heads are trained on as a whole, to the end.
     held_out: float = 0.1
     # Steps without a better guess after which the training ends.
-    patience: int = 1000
+    patience: int = 500
     # Peak learning rate of AdamW; it falls to zero as a cosine.
     rate: float = 5e-4
     # Steps until that peak.
@@ -147,10 +147,11 @@ class _Run:
         step = torch.randint(self.training.schedule.timesteps, (len(clean),), generator=random).to(self.device)
         noise = torch.randn(clean.shape, generator=random).to(self.device)
         off = denoise(self.training.schedule.noised(clean, noise, step), step).float() - clean
-        # Whitened axes weigh as much as they do in the weights themselves, and time steps alike: an error counts by
-        # what the noise leaves to guess (SNR + 1 weighting, Salimans and Ho 2022). Else the noisiest steps, at which
-        # nothing can be learned, are most of the loss.
-        return (off * self.denoiser.width).square().mean(1) / (1 - self.denoiser.signal[step])
+        # An axis weighs as much as new heads vary along it, and all time steps weigh alike: an error counts by what the
+        # noise leaves to guess (SNR + 1 weighting, Salimans and Ho 2022). Else the noisiest steps, at which nothing can
+        # be learned, are most of the loss.
+        denoiser = self.denoiser
+        return (off / denoiser.guess_error(step) * denoiser.width).square().mul(denoiser.share).mean(1)
 
     @torch.no_grad()
     def judge(self) -> float:
@@ -160,8 +161,7 @@ class _Run:
             self.kept.load_state_dict(self.average.state_dict())
             return float("nan")
         heads = self.judges.repeat(JUDGE_DRAWS, 1)
-        signal = self.denoiser.signal
-        guesses = (self.average, lambda noised, step: signal[step][:, None].sqrt() * noised)
+        guesses = (self.average, self.average.linear_guess)
         ours, linear = (self._loss(guess, heads, torch.Generator().manual_seed(0)).mean() for guess in guesses)
         judged = float(ours / linear)
         if judged < self.best:

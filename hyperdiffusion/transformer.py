@@ -31,10 +31,9 @@ class Shape:
 class Denoiser(nn.Module):
     """A transformer encoder over weight tokens and a time token (Peebles et al. 2022; HyperDiffusion, section 3.2).
 
-    It predicts the clean coordinates as the best linear guess and a correction to it by the transformer. For
-    coordinates of unit variance that guess is sqrt(alpha-bar) x_t, and its error has deviation sqrt(1 - alpha-bar):
-    the preconditioning of Karras et al. 2022 (table 1). With the correction at zero, where training starts, samples
-    are exactly those of a Gaussian on the store's principal axes.
+    It predicts the clean coordinates as the best linear guess, and a correction to it by the transformer in units of
+    that guess's error: the preconditioning of Karras et al. 2022 (table 1), axis by axis. With the correction at zero,
+    where training starts, samples are those of a Gaussian on the store's principal axes, as wide as new heads lie.
     """
 
     def __init__(self, shape: Shape, schedule: Schedule, tokens: Tokens):
@@ -48,6 +47,7 @@ class Denoiser(nn.Module):
         width = tokens.deviation / tokens.deviation.square().mean().sqrt()
         self.register_buffer("width", width, persistent=False)
         self.register_buffer("signal", schedule.signal.float(), persistent=False)
+        self.register_buffer("share", tokens.share, persistent=False)
         self.embed = nn.ModuleList(nn.Linear(token.shape[1], shape.width) for token in to_token)
         self.time = nn.Sequential(nn.Linear(shape.width, shape.width), nn.SiLU(), nn.Linear(shape.width, shape.width))
         self.transformer = ContinuousTransformerWrapper(
@@ -63,8 +63,17 @@ class Denoiser(nn.Module):
 
     def forward(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """Noised coordinates (B, D) and their steps (B,) -> the clean coordinates (B, D) to expect."""
+        return self.linear_guess(noised, step) + self.guess_error(step) * self.correction(noised, step)
+
+    def linear_guess(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """The clean coordinates (B, D) to expect by a Gaussian: E[x0 | xt] for variances `share`."""
         signal = self.signal[step][:, None]
-        return signal.sqrt() * noised + (1 - signal).sqrt() * self.correction(noised, step)
+        return signal.sqrt() * self.share * noised / (signal * self.share + 1 - signal)
+
+    def guess_error(self, step: torch.Tensor) -> torch.Tensor:
+        """Standard deviation (B, D) of what the linear guess leaves open."""
+        signal = self.signal[step][:, None]
+        return ((1 - signal) * self.share / (signal * self.share + 1 - signal)).sqrt()
 
     def correction(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """What the transformer adds to the linear guess (B, D), before it is scaled to that guess's error."""

@@ -52,6 +52,22 @@ def test_tokens_together_give_the_coordinates_back():
     torch.testing.assert_close(unwhitened, coordinates * tokens.deviation / scale, atol=1e-3, rtol=1e-3)
 
 
+def test_new_heads_vary_as_told_along_the_axes():
+    """Five directions that all heads share, and noise of their own: the share is that of fresh heads."""
+    random = torch.Generator().manual_seed(0)
+    shared = torch.linalg.qr(torch.randn(400, 5, generator=random)).Q
+
+    def heads(count: int) -> torch.Tensor:
+        return torch.randn(count, 5, generator=random) * 10 @ shared.T + torch.randn(count, 400, generator=random)
+
+    store = heads(80)
+    tokens = Tokens.of(store, (400,))
+    fresh = tokens.encode(heads(2000)).square().mean(0)
+    assert tokens.share[:4].mean() > 0.6 and fresh[:4].mean() > 0.6
+    assert (tokens.share - fresh)[8:60].abs().max() < 0.15 and fresh[8:60].mean() < 0.3
+    assert tokens.share.shape == tokens.deviation.shape
+
+
 def test_an_entry_that_never_changes_is_kept_as_it_is():
     same = torch.cat([weights(), torch.full((12, 3), 0.5)], dim=1)
     tokens = Tokens.of(same, (*SIZES, 3))

@@ -26,10 +26,18 @@ def denoiser() -> Denoiser:
 
 
 def test_it_starts_as_the_best_denoiser_of_a_gaussian():
-    noised, step = torch.randn(4, 11), torch.tensor([0, 100, 300, 499])
+    """Drawn by the thousand, clean coordinates of the tokens' variances: no line fits them to the noised ones better."""
     fresh = Denoiser(SMALL, SCHEDULE, tokens())
-    # E[x0 | xt] of unit variance is sqrt(signal) xt, by Bayes' rule for normal distributions.
-    torch.testing.assert_close(fresh(noised, step), SCHEDULE.signal.float()[step].sqrt()[:, None] * noised)
+    random = torch.Generator().manual_seed(0)
+    clean = torch.randn(20_000, 11, generator=random) * fresh.share.sqrt()
+    for t in (0, 100, 300, 499):
+        step = torch.full((len(clean),), t)
+        noised = SCHEDULE.noised(clean, torch.randn(clean.shape, generator=random), step)
+        guess = fresh(noised, step)
+        slope = (noised * clean).sum(0) / noised.square().sum(0)
+        torch.testing.assert_close(guess, slope * noised, atol=0.05, rtol=0.05)
+        error = (guess - clean).std(0)
+        torch.testing.assert_close(error, fresh.guess_error(step[:1])[0], atol=0.02, rtol=0.05)
 
 
 def test_nine_tokens_for_the_default_field():
@@ -67,7 +75,7 @@ def test_the_published_size_has_its_parameters():
     whole = tokens()
     with torch.device("meta"):
         made = Denoiser(Shape(width=2880, depth=12, heads=16), SCHEDULE, Tokens(
-            whole.sizes, whole.mean, whole.axes, whole.deviation))
+            whole.sizes, whole.mean, whole.axes, whole.deviation, whole.share))
     layers = sum(parameter.numel() for name, parameter in made.named_parameters() if "attn_layers" in name)
     # Each layer: four width x width matrices of attention and two width x 4 width of feed-forward.
     assert layers == pytest.approx(12 * 12 * 2880**2, rel=0.01)

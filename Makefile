@@ -15,7 +15,7 @@ test: .venv/ready
 # torch goes first and alone: what needs it then takes the version that is there.
 .venv/ready: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q $$(grep '^torch==' constraints.txt)
 	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
 	touch $@
 

@@ -26,7 +26,7 @@ def denoiser() -> Denoiser:
 
 
 def test_it_starts_as_the_best_denoiser_of_a_gaussian():
-    """Drawn by the thousand, clean coordinates of the tokens' variances: no line fits them to the noised ones better."""
+    """Of clean coordinates drawn by the thousand, no line through the noised ones comes closer."""
     fresh = Denoiser(SMALL, SCHEDULE, tokens())
     random = torch.Generator().manual_seed(0)
     clean = torch.randn(20_000, 11, generator=random) * fresh.share.sqrt()

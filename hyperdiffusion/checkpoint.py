@@ -6,12 +6,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from overfit.cube import Cube
 from overfit.errors import BadInput
 from overfit.field import Field
-from overfit.files import replacing
+from overfit.files import save_tensors
 
 from .diffusion import Schedule
 from .tokens import Tokens
@@ -67,13 +66,7 @@ class Checkpoint:
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict) -> None:
     """Tensors and their description as one safetensors file, whole or not at all."""
-    # safetensors refuses tensors that share memory.
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as unfinished:
-        try:
-            save_file(tensors, unfinished, {"about": json.dumps(about)})
-        except SafetensorError as error:
-            raise OSError(f"{path}: {error}") from error
+    save_tensors(path, tensors, {"about": json.dumps(about)})
 
 
 def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, torch.Tensor], dict]:

@@ -18,7 +18,7 @@ from .heads import write_heads
 from .render import sheet
 from .sample import Format, Sampler, write_meshes
 from .sample import sample as draw
-from .train import Training, Wandb
+from .train import Training, Wandb, verdict
 from .train import train as learn
 
 # The model that comes with the project, in a clone of it.
@@ -103,7 +103,7 @@ def train(store: Folder, checkpoint: Folder, training: Training = Training(), wa
         wandb: Log to Weights & Biases; offline writes to ./wandb and needs no account.
         machine: What of this computer is used.
     """
-    learn(store, checkpoint, training, machine, wandb)
+    print(verdict(learn(store, checkpoint, training, machine, wandb).training))
 
 
 def sample(out: Folder, checkpoint: Path | None = None, count: int = 16, seed: int = 0, sampler: Sampler = "ddpm",
@@ -164,7 +164,7 @@ def main() -> None:
         tyro.extras.subcommand_cli_from_dict(
             commands, prog="hyperdiffusion", description="A generator of 3D heads, learned from a folder of scans.",
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff,
-                              tyro.conf.PositionalMetavarFromFieldName))
+                    tyro.conf.PositionalMetavarFromFieldName))
     except BadInput as error:
         _end(str(error))
     except KeyboardInterrupt:

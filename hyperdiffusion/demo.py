@@ -12,7 +12,7 @@ from . import metrics
 from .heads import write_heads
 from .render import sheet
 from .sample import sample, write_meshes
-from .train import train
+from .train import train, verdict
 
 # Heads to learn from, real heads held out to compare with, and new heads to make.
 LEARNED, HELD_OUT, MADE = 96, 48, 48
@@ -46,13 +46,14 @@ def _run(out: Path, machine: Machine) -> str:
     weights = sample(model, MADE)
     names = [f"head_{index:05d}" for index in range(MADE)]
     made, _ = write_meshes(zip(names, weights), model.field, model.cube, out / "heads", FINE)
-    fits = Store(out / "store").read().weights.to(device)
-    fitted = [decode(model.field, row, model.cube, COARSE) for row in tqdm(fits, desc="measuring", unit="head")]
-    shown = [decode(model.field, row, model.cube, FINE) for row in fits[:SHOWN]]
+    rows = Store(out / "store").read().weights.to(device)
+    fitted = [decode(model.field, row, model.cube, COARSE) for row in tqdm(rows, desc="measuring", unit="head")]
+    shown = [decode(model.field, row, model.cube, FINE) for row in rows[:SHOWN]]
     sheet([("fitted heads", shown), ("generated heads", made[:SHOWN])], out / "heads.png")
     errors = [record.error_mm for record in outcome.records]
-    return (f"Surface error of the {len(errors)} fitted heads: mean {np.mean(errors):.3f} mm, "
-            f"worst {max(errors):.3f} mm.\n\n" + table(learned, held_out, {"fitted": fitted, "generated": made}))
+    fits = f"Surface error of {len(errors)} fitted heads: mean {np.mean(errors):.3f} mm, worst {max(errors):.3f} mm."
+    compared = table(learned, held_out, {"fitted": fitted, "generated": made})
+    return "\n\n".join([fits, verdict(model.training), compared])
 
 
 def _read(paths: list[Path]) -> list[trimesh.Trimesh]:

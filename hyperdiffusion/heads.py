@@ -132,10 +132,12 @@ def write_heads(out: Path | str, count: int, seed: int, suffix: str = "ply") -> 
     out = Path(out)
     if count < 1:
         raise BadInput(f"--count {count}: give the number of heads, at least 1")
+    paths = [out / f"head_{seed:03d}_{index:05d}.{suffix}" for index in range(count)]
+    if all(path.exists() for path in (*paths, out / "heads.csv")):
+        return paths
     model = HeadModel()
     out.mkdir(parents=True, exist_ok=True)
     people = [model.person(np.random.default_rng([seed, index])) for index in range(count)]
-    paths = [out / f"head_{seed:03d}_{index:05d}.{suffix}" for index in range(count)]
     for path, person in tqdm(list(zip(paths, people)), desc="heads", unit="head"):
         if not path.exists():
             with replacing(path) as unfinished:

@@ -24,6 +24,8 @@ from .transformer import Denoiser, Shape
 STATE = "hyperdiffusion training state"
 # Steps between two looks at the held-out heads, and noises drawn for each of them, the same every time.
 JUDGE_EVERY, JUDGE_DRAWS = 50, 32
+# A model must be better by this share to replace the best one: less is chance.
+MARGIN = 0.002
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,23 @@ def train(store: Path | str, checkpoint: Path | str, training: Training = Traini
                 run.save(state, about)
                 saved = time.monotonic()
     made = Checkpoint(fits.field, fits.cube, run.tokens, training.schedule, run.best_model(),
-                      {**about, "steps": run.done, "kept_at": run.best_at, "held_out_loss": run.best})
+                      {**about, "steps": run.done, "kept_at": run.best_at,
+                       "held_out_loss": run.best if len(run.judges) else None})
     made.save(checkpoint)
     state.unlink(missing_ok=True)
     return made
+
+
+def verdict(training: dict) -> str:
+    """One line for people on what a checkpoint's training came to."""
+    done, kept, judged = (training[name] for name in ("steps", "kept_at", "held_out_loss"))
+    if judged is None:
+        return f"Trained for {done} steps; too few heads to hold some out and judge the model by them."
+    if kept == 0:
+        return (f"Trained for {done} steps, none of which helped on held-out heads: the model is the Gaussian that "
+                "training starts from. More scans will change that.")
+    return (f"Trained for {done} steps; kept the model of step {kept}, whose squared error on held-out heads is "
+            f"{judged:.3f} of a Gaussian's.")
 
 
 class _Run:
@@ -164,7 +179,7 @@ class _Run:
         guesses = (self.average, self.average.linear_guess)
         ours, linear = (self._loss(guess, heads, torch.Generator().manual_seed(0)).mean() for guess in guesses)
         judged = float(ours / linear)
-        if judged < self.best:
+        if judged < (1 - MARGIN) * self.best:
             self.best, self.best_at = judged, self.done
             self.kept.load_state_dict(self.average.state_dict())
         return judged

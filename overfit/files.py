@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -15,3 +19,14 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
+    """Write tensors and a header of texts as one safetensors file. Raises OSError where the disk is full."""
+    # safetensors refuses tensors that share memory.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as unfinished:
+        try:
+            save_file(tensors, unfinished, header)
+        except SafetensorError as error:
+            raise OSError(f"{path}: {error}") from error

@@ -20,12 +20,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from .cube import Cube
 from .errors import BadInput
 from .field import Field
-from .files import replacing
+from .files import replacing, save_tensors
 
 VERSION = 1
 
@@ -161,8 +160,7 @@ class Store:
 def _write(path: Path, weights: torch.Tensor, records: list[Record]) -> None:
     header = {"records": json.dumps([asdict(record) for record in records])}
     path.parent.mkdir(exist_ok=True)
-    with replacing(path) as unfinished:
-        save_file({"weights": weights.cpu().contiguous()}, unfinished, header)
+    save_tensors(path, {"weights": weights}, header)
 
 
 def _read(path: Path) -> tuple[torch.Tensor, list[Record]]:

@@ -44,7 +44,9 @@ class Machine:
         """Number of CPU threads to use. Raises BadInput where it is negative."""
         if self.threads < 0:
             raise BadInput(f"--threads {self.threads}: give the number of CPU threads, or 0 for all")
-        return self.threads or len(os.sched_getaffinity(0))
+        # Not every system tells which cores a process may use.
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return self.threads or usable
 
     def use(self) -> torch.device:
         """Hold this process to the machine's threads and return its device."""

@@ -8,6 +8,7 @@ import torch
 from conftest import ONE_THREAD
 
 from hyperdiffusion import Checkpoint, Shape, Training, sample, train
+from hyperdiffusion.train import verdict
 from overfit import BadInput, Cube, Field, Store
 from overfit.store import Record
 
@@ -77,7 +78,8 @@ def test_training_that_does_not_help_leaves_the_gaussian(tmp_path):
     store.add(0, torch.randn(30, store.field.size, generator=random), [_record(f"{index:02d}") for index in range(30)])
     model = train(store.folder, tmp_path / "model", dataclasses.replace(TINY, steps=5000, patience=100), ONE_THREAD)
     assert model.training["steps"] < 5000
-    assert model.training["held_out_loss"] <= 1
+    assert model.training["kept_at"] == 0 and model.training["held_out_loss"] == 1
+    assert "the model is the Gaussian" in verdict(model.training)
 
 
 def test_a_run_that_was_killed_ends_as_an_undisturbed_one(store, checkpoint, tmp_path, monkeypatch):

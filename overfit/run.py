@@ -75,6 +75,8 @@ def _existing(folder: Path, settings: Settings) -> Store | None:
         if theirs.get(flag) != value:
             raise BadInput(f"{folder}: was made with {flag} {theirs.get(flag)}, not {value}; "
                            "use its settings, or fit into a new store")
+    # What a killed run left in shards: this run's shards may get the same names.
+    store.merge()
     return store
 
 
@@ -143,7 +145,7 @@ def _fit(store: Store, found: list[Scan], pending: set[str], size: int, settings
     if not batches:
         return
     if store.base is None:
-        _fit_base(store, next(scan for scans in batches.values() for scan in scans), settings, device)
+        _fit_base(store, [scan for scans in batches.values() for scan in scans], settings, device)
     starts = list(batches)
     tasks = [(batches[start], store.base, store.cube, settings, device) for start in starts]
     with tqdm(total=len(pending), desc="fitting", unit="head", bar_format=BAR) as bar:
@@ -159,13 +161,20 @@ def _fit(store: Store, found: list[Scan], pending: set[str], size: int, settings
         bar.update(bar.total - bar.n)
 
 
-def _fit_base(store: Store, scan: Scan, settings: Settings, device: torch.device) -> None:
-    """Fit the network from which all others start."""
+def _fit_base(store: Store, scans: list[Scan], settings: Settings, device: torch.device) -> None:
+    """Fit the network from which all others start: to the first scan that can be labelled."""
+    for scan in scans:
+        try:
+            points = tensors([label_scan(scan, store.cube, settings).fitted], device)
+            break
+        except BadInput:
+            continue  # Its batch will say why.
+    else:
+        raise BadInput(f"{store.folder}: not one scan encloses a volume; close their surfaces, or try "
+                       "--labels mesh-to-sdf")
     fitting = settings.fitting
+    start = settings.field.initial(torch.Generator().manual_seed(fitting.seed))
     with tqdm(total=fitting.first_steps, desc=f"first fit ({scan.name})", unit="step") as bar:
-        head = label_scan(scan, store.cube, settings)
-        start = settings.field.initial(torch.Generator().manual_seed(fitting.seed))
-        points = tensors([head.fitted], device)
         store.save_base(fit(settings.field, start, *points, fitting, fitting.first_steps, fitting.rate, bar.update)[0])
 
 

@@ -148,6 +148,8 @@ class Store:
         held = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for unfinished in folder.rglob(".*.part"):
+                unfinished.unlink()
             yield
         except BlockingIOError as error:
             raise BadInput(f"{folder}: another run fits into it; wait, or take another store") from error

@@ -89,6 +89,13 @@ def test_a_second_run_is_kept_out(store):
         pass
 
 
+def test_what_a_killed_run_left_half_written_is_swept(store):
+    half = store.folder / ".store.json.7.part"
+    half.write_text("{")
+    with Store.locked(store.folder):
+        assert not half.exists()
+
+
 def test_a_folder_in_which_nothing_was_made_is_removed(tmp_path):
     with Store.locked(tmp_path / "a" / "new"):
         assert (tmp_path / "a" / "new").is_dir()

@@ -46,7 +46,8 @@ def _run(out: Path, machine: Machine) -> str:
     weights = sample(model, MADE)
     names = [f"head_{index:05d}" for index in range(MADE)]
     made, _ = write_meshes(zip(names, weights), model.field, model.cube, out / "heads", FINE)
-    rows = Store(out / "store").read().weights.to(device)
+    # As many fitted heads as held-out ones: sets of different sizes are told apart by their sizes too.
+    rows = Store(out / "store").read().weights[:HELD_OUT].to(device)
     fitted = [decode(model.field, row, model.cube, COARSE) for row in tqdm(rows, desc="measuring", unit="head")]
     shown = [decode(model.field, row, model.cube, FINE) for row in rows[:SHOWN]]
     sheet([("fitted heads", shown), ("generated heads", made[:SHOWN])], out / "heads.png")
@@ -63,11 +64,12 @@ def _read(paths: list[Path]) -> list[trimesh.Trimesh]:
 def table(learned: list[trimesh.Trimesh], held_out: list[trimesh.Trimesh],
           sets: dict[str, list[trimesh.Trimesh]]) -> str:
     """Markdown: sets of heads, and the real heads learned from, against real held-out heads."""
-    clouds = {name: metrics.clouds(meshes, seed) for seed, (name, meshes) in
-              enumerate({"held out": held_out, "learned from": learned, **sets}.items())}
+    all_learned = metrics.clouds(learned, seed=1)
+    clouds = {"held out": metrics.clouds(held_out), "learned from": all_learned[:len(held_out)]}
+    clouds |= {name: metrics.clouds(meshes, seed) for seed, (name, meshes) in enumerate(sets.items(), 2)}
     real = clouds["held out"]
     among_real = metrics.chamfer(real, real)
-    real_to_learned = metrics.chamfer(real, clouds["learned from"])
+    real_to_learned = metrics.chamfer(real, all_learned)
     lines = ["| heads | MMD, mm | coverage | 1-NNA | spread, mm | nearest learned head, mm | copies |",
              "| --- | --- | --- | --- | --- | --- | --- |"]
     for name, points in tqdm(clouds.items(), desc="comparing", unit="set"):
@@ -77,7 +79,7 @@ def table(learned: list[trimesh.Trimesh], held_out: list[trimesh.Trimesh],
             figures = metrics.compare(within, metrics.chamfer(points, real), among_real)
             row[1:4] = f"{figures.mmd_mm:.2f}", f"{figures.coverage:.2f}", f"{figures.one_nna:.2f}"
         if name != "learned from":
-            to_learned = real_to_learned if name == "held out" else metrics.chamfer(points, clouds["learned from"])
+            to_learned = real_to_learned if name == "held out" else metrics.chamfer(points, all_learned)
             copies = metrics.copies(to_learned, real_to_learned)
             row[5:] = f"{to_learned.min(1).mean():.2f}", f"{copies:.2f}"
         lines.append(f"| {' | '.join(row)} |")

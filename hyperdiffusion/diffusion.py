@@ -31,3 +31,12 @@ class Schedule:
         """q(x_t | x_0): clean and noise (B, D) at steps (B,) -> (B, D) (equation 4)."""
         signal = self.signal.to(clean.device)[step][:, None]
         return (signal.sqrt() * clean + (1 - signal).sqrt() * noise).to(clean.dtype)
+
+
+def posterior(noised: torch.Tensor, signal: torch.Tensor, variance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation (B, D) of x_0 given x_t (B, D) if x_0 is normal, by Bayes' rule.
+
+    `signal` (B, 1) is alpha-bar at each row's step, `variance` (D,) that of x_0 about zero.
+    """
+    total = signal * variance + 1 - signal
+    return signal.sqrt() * variance / total * noised, ((1 - signal) * variance / total).sqrt()

@@ -37,9 +37,12 @@ def clouds(meshes: Sequence[trimesh.Trimesh], seed: int = 0, points: int = POINT
 def chamfer(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(n, m) chamfer distances in millimetres: the mean over either cloud of the distance to the other, averaged."""
     first_trees, second_trees = [[cKDTree(cloud) for cloud in clouds] for clouds in (first, second)]
-    return np.array([[(there.query(cloud)[0].mean() + here.query(other)[0].mean()) / 2
-                      for other, there in zip(second, second_trees)]
-                     for cloud, here in zip(first, first_trees)])
+    distance = np.zeros((len(first), len(second)))
+    for i, (cloud, here) in enumerate(zip(first, first_trees)):
+        # A set against itself is symmetric: half of it is enough.
+        for j in range(i if second is first else 0, len(second)):
+            distance[i, j] = (second_trees[j].query(cloud)[0].mean() + here.query(second[j])[0].mean()) / 2
+    return np.maximum(distance, distance.T) if second is first else distance
 
 
 def compare(within: np.ndarray, across: np.ndarray, held_out: np.ndarray) -> Comparison:

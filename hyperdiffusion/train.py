@@ -16,7 +16,7 @@ from overfit.store import Fits, Store
 from overfit.workers import Machine
 
 from .checkpoint import Checkpoint, read_tensors, write_tensors
-from .diffusion import Schedule
+from .diffusion import Schedule, posterior
 from .samplers import Denoise
 from .tokens import Tokens
 from .transformer import Denoiser, Shape
@@ -129,6 +129,7 @@ class _Run:
         with torch.random.fork_rng():
             torch.manual_seed(training.seed)
             self.denoiser = Denoiser(training.shape, training.schedule, self.tokens).to(device)
+        self.share = self.tokens.share.to(device)
         self.average = deepcopy(self.denoiser).requires_grad_(False).eval()
         self.kept = deepcopy(self.average)
         self.optimiser = torch.optim.AdamW(self.denoiser.parameters(), training.rate, betas=(0.9, 0.99),
@@ -165,8 +166,12 @@ class _Run:
         # An axis weighs as much as new heads vary along it, and all time steps weigh alike: an error counts by what the
         # noise leaves to guess (SNR + 1 weighting, Salimans and Ho 2022). Else the noisiest steps, at which nothing can
         # be learned, are most of the loss.
-        denoiser = self.denoiser
-        return (off / denoiser.guess_error(step) * denoiser.width).square().mul(denoiser.share).mean(1)
+        _, unknown = posterior(noise, self.denoiser.signal[step][:, None], self.share)
+        return (off / unknown * self.denoiser.width).square().mul(self.share).mean(1)
+
+    def _linear(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """The best linear guess of a new head."""
+        return posterior(noised, self.denoiser.signal[step][:, None], self.share)[0]
 
     @torch.no_grad()
     def judge(self) -> float:
@@ -176,7 +181,7 @@ class _Run:
             self.kept.load_state_dict(self.average.state_dict())
             return float("nan")
         heads = self.judges.repeat(JUDGE_DRAWS, 1)
-        guesses = (self.average, self.average.linear_guess)
+        guesses = (self.average, self._linear)
         ours, linear = (self._loss(guess, heads, torch.Generator().manual_seed(0)).mean() for guess in guesses)
         judged = float(ours / linear)
         if judged < (1 - MARGIN) * self.best:

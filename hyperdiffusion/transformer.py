@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from x_transformers import ContinuousTransformerWrapper, Encoder
 
-from .diffusion import Schedule
+from .diffusion import Schedule, posterior
 from .tokens import Tokens
 
 # Axes narrower than this share of the widest are left to the linear guess: the correction's own error would drown them.
@@ -33,7 +33,8 @@ class Denoiser(nn.Module):
 
     It predicts the clean coordinates as the best linear guess, and a correction to it by the transformer in units of
     that guess's error: the preconditioning of Karras et al. 2022 (table 1), axis by axis. With the correction at zero,
-    where training starts, samples are those of a Gaussian on the store's principal axes, as wide as new heads lie.
+    where training starts, samples are those of a Gaussian on the store's principal axes. Its variance lies half way, by
+    ratio, between the store's and that of new heads: narrower, samples look alike, wider, they lose eyes and ears.
     """
 
     def __init__(self, shape: Shape, schedule: Schedule, tokens: Tokens):
@@ -47,7 +48,7 @@ class Denoiser(nn.Module):
         width = tokens.deviation / tokens.deviation.square().mean().sqrt()
         self.register_buffer("width", width, persistent=False)
         self.register_buffer("signal", schedule.signal.float(), persistent=False)
-        self.register_buffer("share", tokens.share, persistent=False)
+        self.register_buffer("variance", tokens.share.sqrt(), persistent=False)
         self.embed = nn.ModuleList(nn.Linear(token.shape[1], shape.width) for token in to_token)
         self.time = nn.Sequential(nn.Linear(shape.width, shape.width), nn.SiLU(), nn.Linear(shape.width, shape.width))
         self.transformer = ContinuousTransformerWrapper(
@@ -63,17 +64,8 @@ class Denoiser(nn.Module):
 
     def forward(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """Noised coordinates (B, D) and their steps (B,) -> the clean coordinates (B, D) to expect."""
-        return self.linear_guess(noised, step) + self.guess_error(step) * self.correction(noised, step)
-
-    def linear_guess(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """The clean coordinates (B, D) to expect by a Gaussian: E[x0 | xt] for variances `share`."""
-        signal = self.signal[step][:, None]
-        return signal.sqrt() * self.share * noised / (signal * self.share + 1 - signal)
-
-    def guess_error(self, step: torch.Tensor) -> torch.Tensor:
-        """Standard deviation (B, D) of what the linear guess leaves open."""
-        signal = self.signal[step][:, None]
-        return ((1 - signal) * self.share / (signal * self.share + 1 - signal)).sqrt()
+        guess, error = posterior(noised, self.signal[step][:, None], self.variance)
+        return guess + error * self.correction(noised, step)
 
     def correction(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """What the transformer adds to the linear guess (B, D), before it is scaled to that guess's error."""

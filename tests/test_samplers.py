@@ -5,6 +5,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from hyperdiffusion import Schedule
+from hyperdiffusion.diffusion import posterior
 from hyperdiffusion.samplers import Noise, ddim, ddpm
 
 SCHEDULE = Schedule()
@@ -91,6 +92,19 @@ def test_samples_of_a_gaussian_have_its_deviation():
         # The schedule ends at 0.6 % of the signal's variance, which costs 1 % of the deviation.
         assert made.std().item() == pytest.approx(deviation, rel=0.03)
         assert made.mean().item() == pytest.approx(0, abs=0.02)
+
+
+def test_the_posterior_of_a_normal_variable_is_what_draws_show():
+    random = torch.Generator().manual_seed(0)
+    variance = torch.tensor([0.1, 1.0, 4.0])
+    clean = torch.randn(200_000, 3, generator=random) * variance.sqrt()
+    for t in (50, 200, 450):
+        step = torch.full((len(clean),), t)
+        noised = SCHEDULE.noised(clean, torch.randn(clean.shape, generator=random), step)
+        mean, deviation = posterior(noised, SCHEDULE.signal.float()[step][:, None], variance)
+        torch.testing.assert_close((mean - clean).std(0), deviation[0], atol=0.01, rtol=0.02)
+        # The error of the posterior mean has nothing to do with what it is guessed from.
+        assert ((mean - clean) * noised).mean(0).abs().max() < 0.02
 
 
 def test_a_sample_does_not_depend_on_its_batch():

@@ -35,6 +35,16 @@ def test_a_sphere_comes_out_in_millimetres_closed_and_outward():
     assert mesh.volume == pytest.approx(4 / 3 * np.pi * 50**3, rel=0.01)
 
 
+@pytest.mark.parametrize("suffix", ["ply", "obj", "stl", "glb"])
+def test_a_surface_through_grid_nodes_stays_closed_when_equal_vertices_are_merged(tmp_path, suffix):
+    # Nodes of 65 lie at multiples of 1/32, and the surface through 6 and many others of them.
+    mesh = decode(Spheres(((0.0, 0.0, 0.0), 0.625)), NONE, CUBE, 65)
+    mesh.export(tmp_path / f"mesh.{suffix}")
+    again = trimesh.load_mesh(tmp_path / f"mesh.{suffix}")
+    again.merge_vertices()
+    assert again.is_watertight and len(again.faces) == len(mesh.faces)
+
+
 @pytest.mark.parametrize("resolution", [17, 40, 65])
 def test_the_mesh_is_that_of_the_dense_grid_vertex_for_vertex(resolution):
     field = Field(hidden=(32, 32))

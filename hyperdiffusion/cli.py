@@ -172,7 +172,8 @@ def main() -> None:
     except OSError as error:
         full = error.errno == errno.ENOSPC or "No space left" in str(error)
         remedy = "free some disk space" if full else "check the path and its permissions"
-        _end(f"{error.filename or 'disk'}: {error.strerror or error}; {remedy}, then run the same command again")
+        reason = error.strerror or error.args[0]
+        _end(f"{error.filename or 'disk'}: {reason}; {remedy}, then run the same command again")
 
 
 def _end(message: str, code: int = 2) -> None:

@@ -12,11 +12,17 @@ from safetensors.torch import save_file
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to; it takes the name `path` at the end, and is removed where the writing fails."""
+    """A path to write to; it takes the name `path` at the end, and is removed where the writing fails.
+
+    An OSError that does not name its file, as those of a full disk, gets the name.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield unfinished
         os.replace(unfinished, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -29,4 +35,4 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str,
         try:
             save_file(tensors, unfinished, header)
         except SafetensorError as error:
-            raise OSError(f"{path}: {error}") from error
+            raise OSError(str(error)) from error

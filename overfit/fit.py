@@ -6,7 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from .errors import BadInput
 from .field import Field
+
+# A schedule that rises and falls takes three steps.
+FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,11 @@ class Fitting:
     # Order of the minibatches, the same for every scan: part of what keeps the weights in one basin.
     seed: int = 0
 
+    def __post_init__(self):
+        for name in ("steps", "first_steps", "points"):
+            if getattr(self, name) < FEWEST:
+                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: give at least {FEWEST}")
+
 
 def fit(field: Field, start: torch.Tensor, points: torch.Tensor, distance: torch.Tensor, fitting: Fitting,
         steps: int, rate: float, progress: Callable[[int], None] = lambda scans: None,
@@ -42,7 +51,7 @@ def fit(field: Field, start: torch.Tensor, points: torch.Tensor, distance: torch
     weights = start.to(points.device).expand(len(points), -1).clone().requires_grad_()
     optimiser = torch.optim.Adam([weights], lr=rate, betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rate, total_steps=steps, pct_start=0.05, cycle_momentum=False, final_div_factor=1e4)
+        optimiser, rate, total_steps=steps, pct_start=max(0.05, 2 / steps), cycle_momentum=False, final_div_factor=1e4)
     order = torch.Generator().manual_seed(fitting.seed)
     for step in range(steps):
         if review is not None and step == 2 * steps // 3:

@@ -44,6 +44,8 @@ def overfit(folder: Path | str, store: Path | str, settings: Settings = Settings
     made with other settings, or while another run fits into it.
     """
     folder, store = Path(folder), Path(store)
+    if batch < 0:
+        raise BadInput(f"--batch {batch}: give the number of scans to fit at once, or 0 to leave it to the machine")
     device = machine.use()
     gpu = device.type == "cuda"
     batch, pool = batch or (64 if gpu else 8), 1 if gpu else machine.cores

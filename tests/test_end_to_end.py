@@ -146,7 +146,8 @@ def test_what_is_no_store_or_no_checkpoint_is_told(made, tmp_path):
 
 
 @pytest.mark.parametrize("flags, words", [
-    (["--count", "0"], "--count 0"), (["--resolution", "4"], "resolution of 4"),
+    (["--count", "0"], "--count 0"), (["--sampler", "ddim", "--steps", "900"], "--steps 900"),
+    (["--resolution", "4"], "resolution of 4"),
     (["--device", "cuda"], "PyTorch sees no GPU")])
 def test_flags_that_make_no_sense_are_told(made, tmp_path, flags, words):
     done = run("sample", tmp_path / "out", "--checkpoint", made / "model.safetensors", *flags)
@@ -163,7 +164,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(made, tmp_path):
 
     line = told(run("decode", made / "store", tmp_path / "out", "--resolution", "16",
                     preexec_fn=no_more_than_a_kilobyte))
-    assert "run the same command again" in line
+    assert "run the same command again" in line and str(tmp_path / "out") in line
     assert not list((tmp_path / "out").iterdir())
 
 

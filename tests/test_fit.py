@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import SMALL, ellipsoid
 
-from overfit import Cube, Field, Fitting, decode
+from overfit import BadInput, Cube, Field, Fitting, decode
 from overfit.accuracy import iou, surface_error
 from overfit.fit import fit, losses, soft_occupancy
 from overfit.occupancy import label
@@ -41,6 +41,16 @@ def test_a_fit_is_the_same_alone_and_in_a_batch():
                 10, 1e-3)
     torch.testing.assert_close(batch[1], alone[0], atol=1e-4, rtol=1e-3)
     assert not torch.allclose(batch[0], alone[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [3, 4, 20, 21, 40])
+def test_any_number_of_steps_from_three_on_will_do(steps):
+    points, distance = labels(100)
+    told = []
+    weights = fit(Field(), initial(), points[None], distance[None], FITTING, steps, 1e-3, told.append)
+    assert torch.isfinite(weights).all() and sum(told) == steps
+    with pytest.raises(BadInput, match="--first-steps 2"):
+        Fitting(first_steps=2)
 
 
 def test_soft_targets_are_the_sigmoid_of_the_distance_and_hard_ones_its_sign():

@@ -137,7 +137,7 @@ def sample(out: Folder, checkpoint: Path | None = None, count: int = 16, seed: i
 def demo(out: Folder, machine: stage1.Machine = stage1.Machine()) -> None:
     """Run the whole way once, small: head model, stage 1, stage 2, new heads, a picture and a table of figures.
 
-    Takes about ten minutes on two CPU cores. Run again, it goes on where it was.
+    Takes about 12 minutes on two CPU cores. Run again, it goes on where it was.
 
     Args:
         out: Folder for all that is made.

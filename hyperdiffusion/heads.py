@@ -135,7 +135,9 @@ def write_heads(out: Path | str, count: int, seed: int, suffix: str = "ply") -> 
     paths = [out / f"head_{seed:03d}_{index:05d}.{suffix}" for index in range(count)]
     if all(path.exists() for path in (*paths, out / "heads.csv")):
         return paths
-    model = HeadModel()
+    with tqdm(total=1, desc="loading the head model, a minute the first time", bar_format="{desc} [{elapsed}]") as bar:
+        model = HeadModel()
+        bar.update()
     out.mkdir(parents=True, exist_ok=True)
     people = [model.person(np.random.default_rng([seed, index])) for index in range(count)]
     for path, person in tqdm(list(zip(paths, people)), desc="heads", unit="head"):

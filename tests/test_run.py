@@ -9,7 +9,7 @@ from conftest import ONE_THREAD, SMALL, ellipsoid
 
 from overfit import BadInput, Settings, Store, overfit
 
-QUICK = dataclasses.replace(SMALL, worst_mm=1e6, fitting=dataclasses.replace(SMALL.fitting, steps=3, first_steps=3))
+QUICK = dataclasses.replace(SMALL, worst_mm=1e6, fitting=dataclasses.replace(SMALL.fitting, steps=20, first_steps=100))
 
 
 def write(folder, *names: str) -> None:

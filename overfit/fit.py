@@ -28,7 +28,7 @@ class Fitting:
     # Targets are sigmoid(-signed distance / softness); 0 gives the published hard ones.
     softness_mm: float = 1.4
     # Weight of the distance term: it draws the logits towards -signed distance / softness over a wide band, where the
-    # sigmoid is flat and occupancy alone says nothing. Midpoints of two fits come out a quarter closer to the true ones.
+    # sigmoid is flat and occupancy alone says nothing. Midpoints of two fits come a quarter closer to the true ones.
     distance: float = 1.0
     # Half the width of that band, in millimetres.
     band_mm: float = 20.0

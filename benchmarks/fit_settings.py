@@ -22,7 +22,7 @@ from overfit.accuracy import surface_error
 from overfit.batch import fit_batch, label_scan, tensors
 from overfit.decode import bodies
 from overfit.fit import fit
-from overfit.occupancy import barycentric_points
+from overfit.occupancy import barycentric_points, on_face
 from overfit.scans import find, read
 
 
@@ -42,11 +42,8 @@ class Benchmark:
 
 def face_angle(mesh: trimesh.Trimesh, truth: trimesh.Trimesh) -> float:
     """Mean angle in degrees between the normals of the truth's face front and those of the nearest points."""
-    low, high = truth.bounds
-    place = (truth.triangles_center - low) / (high - low)
-    front = (place[:, 2] > 0.66) & (place[:, 1] > 0.25) & (truth.face_normals[:, 2] > 0)
     rng = np.random.default_rng(0)
-    weight = truth.area_faces * front
+    weight = truth.area_faces * on_face(truth)
     triangles = rng.choice(len(weight), 8000, p=weight / weight.sum())
     points = barycentric_points(truth.triangles[triangles], rng)
     nearest = igl.point_mesh_squared_distance(points, np.asarray(mesh.vertices), np.asarray(mesh.faces, np.int64))[1]

@@ -56,9 +56,8 @@ class Checkpoint:
             denoiser = Denoiser(Shape(**about["shape"]), schedule, tokens)
             denoiser.load_state_dict({name.removeprefix("denoiser."): tensor for name, tensor in tensors.items()
                                       if name.startswith("denoiser.")})
-            field = Field(**{**about["field"], "hidden": tuple(about["field"]["hidden"])})
-            cube = Cube(tuple(about["cube"]["centre"]), about["cube"]["half"])
-            return cls(field, cube, tokens, schedule, denoiser.eval().to(device), about["training"])
+            return cls(Field.of(about["field"]), Cube.of(about["cube"]), tokens, schedule,
+                       denoiser.eval().to(device), about["training"])
         except (KeyError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:120]
             raise BadInput(f"{path}: a damaged checkpoint ({reason}); train it again, or copy it again") from error

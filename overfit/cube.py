@@ -14,6 +14,11 @@ class Cube:
     half: float
 
     @classmethod
+    def of(cls, plain: dict) -> "Cube":
+        """The cube that `dataclasses.asdict` made plain, also after a way through JSON."""
+        return cls(tuple(plain["centre"]), plain["half"])
+
+    @classmethod
     def around(cls, bounds: np.ndarray, margin: float) -> "Cube":
         """The smallest cube about all boxes (n, 2, 3) in millimetres, its half side made larger by `margin`."""
         low, high = bounds[:, 0].min(0), bounds[:, 1].max(0)

@@ -25,6 +25,11 @@ class Field:
     # Radians that the lowest octave turns over one unit of the cube: see BENCHMARKS.md for what others give.
     frequency: float = math.pi / 2
 
+    @classmethod
+    def of(cls, plain: dict) -> "Field":
+        """The field that `dataclasses.asdict` made plain, also after a way through JSON."""
+        return cls(**{**plain, "hidden": tuple(plain["hidden"])})
+
     @property
     def widths(self) -> tuple[int, ...]:
         """Entries from the encoded point to the logit, layer by layer."""

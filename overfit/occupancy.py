@@ -69,7 +69,7 @@ def label(mesh: trimesh.Trimesh, cube: Cube, sampling: Sampling, rng: np.random.
 def surface_points(mesh: trimesh.Trimesh, count: int, rng: np.random.Generator, face: float = 0.0) -> np.ndarray:
     """(count, 3) points on a mesh, uniform by area but for a share of `face`, which lies on the face's front."""
     weight = mesh.area_faces / mesh.area_faces.sum()
-    front = weight * _on_face(mesh)
+    front = weight * on_face(mesh)
     if face and front.sum() > 0:
         weight = (1 - face) * weight + face * front / front.sum()
     triangles = rng.choice(len(weight), count, p=weight)
@@ -84,7 +84,7 @@ def barycentric_points(triangles: np.ndarray, rng: np.random.Generator) -> np.nd
     return (1 - root) * a + root * (1 - v) * b + root * v * c
 
 
-def _on_face(mesh: trimesh.Trimesh) -> np.ndarray:
+def on_face(mesh: trimesh.Trimesh) -> np.ndarray:
     """(triangles,) whether each looks forward and lies in the front third and the upper three quarters."""
     low, high = mesh.bounds
     place = (mesh.triangles_center - low) / np.maximum(high - low, 1e-9)

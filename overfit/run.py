@@ -148,8 +148,8 @@ def _fit(store: Store, found: list[Scan], pending: set[str], size: int, settings
         return
     if store.base is None:
         _fit_base(store, [scan for scans in batches.values() for scan in scans], settings, device)
-    starts = list(batches)
-    tasks = [(batches[start], store.base, store.cube, settings, device) for start in starts]
+    starts, base = list(batches), store.base
+    tasks = [(batches[start], base, store.cube, settings, device) for start in starts]
     with tqdm(total=len(pending), desc="fitting", unit="head", bar_format=BAR) as bar:
 
         def progress(steps: int) -> None:

@@ -67,8 +67,7 @@ class Store:
             self.about = json.loads((folder / "store.json").read_text())
             if self.about["version"] > VERSION:
                 raise BadInput(f"{folder}: made by a newer version; update hyperdiffusion")
-            self.field = Field(**{**self.about["field"], "hidden": tuple(self.about["field"]["hidden"])})
-            self.cube = Cube(tuple(self.about["cube"]["centre"]), self.about["cube"]["half"])
+            self.field, self.cube = Field.of(self.about["field"]), Cube.of(self.about["cube"])
             self.settings = self.about["settings"]
         except FileNotFoundError as error:
             raise BadInput(f"{folder}: no store; make one with `hyperdiffusion overfit SCANS {folder}`") from error

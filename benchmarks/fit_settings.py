@@ -11,18 +11,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import igl
 import numpy as np
 import torch
 import trimesh
 import tyro
+from fit_quality import face_angle
 
 from overfit import Cube, Machine, Settings, decode
 from overfit.accuracy import surface_error
-from overfit.batch import fit_batch, label_scan, tensors
+from overfit.batch import fit_batch, label_scan
 from overfit.decode import bodies
 from overfit.fit import fit
-from overfit.occupancy import barycentric_points, on_face
+from overfit.occupancy import tensors
 from overfit.scans import find, read
 
 
@@ -38,17 +38,6 @@ class Benchmark:
     resolution: int = 256
     # The settings beside the default.
     settings: Settings = Settings()
-
-
-def face_angle(mesh: trimesh.Trimesh, truth: trimesh.Trimesh) -> float:
-    """Mean angle in degrees between the normals of the truth's face front and those of the nearest points."""
-    rng = np.random.default_rng(0)
-    weight = truth.area_faces * on_face(truth)
-    triangles = rng.choice(len(weight), 8000, p=weight / weight.sum())
-    points = barycentric_points(truth.triangles[triangles], rng)
-    nearest = igl.point_mesh_squared_distance(points, np.asarray(mesh.vertices), np.asarray(mesh.faces, np.int64))[1]
-    cosine = (truth.face_normals[triangles] * mesh.face_normals[nearest]).sum(1)
-    return float(np.degrees(np.arccos(cosine.clip(-1, 1))).mean())
 
 
 def measure(name: str, benchmark: Benchmark, settings: Settings) -> None:

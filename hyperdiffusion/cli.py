@@ -1,7 +1,9 @@
 """The command line: `hyperdiffusion heads | overfit | decode | train | sample | demo`, each made from its function."""
 
+import argparse
 import errno
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,7 @@ from tqdm import tqdm
 
 import overfit as stage1
 from overfit.errors import BadInput
+from overfit.presets import Preset
 from overfit.scans import output_names
 
 from .checkpoint import Checkpoint
@@ -48,7 +51,8 @@ def heads(out: Folder, count: int = 64, seed: int = 0, format: Format = "ply",
 
 
 def overfit(scans: Folder, store: Folder, settings: stage1.Settings = stage1.Settings(),
-            machine: stage1.Machine = stage1.Machine(), batch: int = 0) -> None:
+            machine: stage1.Machine = stage1.Machine(), preset: Preset = "default", batch: int = 0,
+            ray: str | None = None) -> None:
     """Fit a small occupancy network to every scan in a folder (stage 1).
 
     Reads PLY, OBJ, STL, OFF and GLB, in subfolders too. Run again, it fits only what is new or was not done. Scans
@@ -59,9 +63,13 @@ def overfit(scans: Folder, store: Folder, settings: stage1.Settings = stage1.Set
         store: Folder for the fitted networks.
         settings: What decides how a fit comes out; a store keeps to the settings that it was made with.
         machine: What of this computer is used.
+        preset: Where the settings start from: default, or paper for the published method, for comparisons.
         batch: Scans fitted as one computation, and lost at most by a kill; 0 picks for the machine.
+        ray: Address of a Ray cluster (auto for a local one) over which the batches are spread, on its GPUs with
+            --device cuda. Needs the extra `cluster`.
     """
-    outcome = stage1.overfit(scans, store, settings, machine, batch)
+    del preset  # main() has made it the settings' default.
+    outcome = stage1.overfit(scans, store, settings, machine, batch, ray)
     errors = sorted(record.error_mm for record in outcome.records)
     print(f"{len(outcome.fitted)} fitted, {len(outcome.kept)} kept from before, {len(outcome.set_aside)} set aside")
     if errors:
@@ -160,6 +168,9 @@ def _write(named, model, out: Path, resolution: int, format: Format, keep_island
 def main() -> None:
     """Entry point. Bad input and a full disk end in one line and exit code 2."""
     commands = {function.__name__: function for function in (heads, overfit, decode, train, sample, demo)}
+    preset = stage1.PRESETS.get(_preset(sys.argv[1:]))
+    if preset is not None:
+        commands["overfit"] = partial(overfit, settings=preset)
     try:
         tyro.extras.subcommand_cli_from_dict(
             commands, prog="hyperdiffusion", description="A generator of 3D heads, learned from a folder of scans.",
@@ -174,6 +185,13 @@ def main() -> None:
         remedy = "free some disk space" if full else "check the path and its permissions"
         reason = error.strerror or error.args[0]
         _end(f"{error.filename or 'disk'}: {reason}; {remedy}, then run the same command again")
+
+
+def _preset(words: list[str]) -> str | None:
+    """The preset that the command line names: it must be known before the flags that change it are read."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", nargs="?")
+    return parser.parse_known_args(words)[0].preset
 
 
 def _end(message: str, code: int = 2) -> None:

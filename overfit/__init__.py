@@ -7,9 +7,10 @@ from .errors import BadInput
 from .field import Field
 from .fit import Fitting
 from .occupancy import Sampling
+from .presets import PRESETS
 from .run import Outcome, overfit
 from .store import Store
 from .workers import Machine
 
-__all__ = ["BadInput", "Cube", "Field", "Fitting", "Machine", "Outcome", "Sampling", "Settings", "Store", "decode",
-           "overfit"]
+__all__ = ["BadInput", "Cube", "Field", "Fitting", "Machine", "Outcome", "PRESETS", "Sampling", "Settings", "Store",
+           "decode", "overfit"]

@@ -1,10 +1,10 @@
 """One worker's task: a batch of scans in, fitted weights and what is known of them out, and reasons for the failures.
 
-Labels, one batched fit, a review that heals strays, and a measurement of every fit against its scan.
+Labels, one batched fit that is healed where it falls into several bodies, and a measurement of each against its scan.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,20 +12,16 @@ import trimesh
 
 from .accuracy import iou, surface_error
 from .cube import Cube
-from .decode import bodies, decode
+from .decode import bodies
 from .errors import BadInput
 from .field import Field
-from .fit import Fitting, autocast, fit
-from .occupancy import Occupancy, Sampling, label
-from .one_body import one_body
+from .fit import Fitting, fit
+from .healing import heal, review, whole_mesh
+from .occupancy import Occupancy, Sampling, label, tensors
 from .scans import Scan, Unit, read
 from .store import Record
 
-# Grid on which a fit's surface error is measured and its bodies are counted.
-CHECK_RESOLUTION = 128
-# What is added to the logits for the review: a surface grown by a fraction of a millimetre seals what nearly is sealed.
-GROWN = 0.3
-# Every so many-th labelled point is not fitted to but tells the fit's IoU.
+# Of so many labelled points, one is not fitted to but tells the fit's IoU.
 HELD_OUT = 10
 
 
@@ -43,7 +39,9 @@ class Settings:
     sampling: Sampling = Sampling()
     # How it is fitted to them.
     fitting: Fitting = Fitting()
-    # Grid nodes along a side for the review of unfinished fits; it must be fine to see pockets of a millimetre.
+    # Close pockets and drop islands while fitting, so that a head is one body.
+    healing: bool = True
+    # Grid nodes along a side on which fits are healed and measured; it must be fine to see pockets of a millimetre.
     review: int = 256
     # A fit with a larger mean surface error (mm) is done again from scratch, and set aside if that fails too.
     worst_mm: float = 2.0
@@ -82,11 +80,9 @@ def fit_batch(scans: list[Scan], base: torch.Tensor, cube: Cube, settings: Setti
             set_aside[scan.name] = str(error)
     weights, records = [], []
     if heads:
-        fitting, points = settings.fitting, tensors([head.fitted for head in heads], device)
-        rows = fit(settings.field, base, *points, fitting, fitting.steps, fitting.rate, progress,
-                   lambda unfinished: review(unfinished, heads, cube, settings))
-        for head, row in zip(heads, rows):
-            row, record = _checked(head, row, cube, settings)
+        rows, meshes = _fitted(heads, base, settings.fitting.steps, cube, settings, device, progress)
+        for head, row, mesh in zip(heads, rows, meshes):
+            row, record = _checked(head, row, mesh, cube, settings)
             if record.error_mm > settings.worst_mm:
                 set_aside[head.scan.name] = (f"{head.scan.name}: no fit within {settings.worst_mm} mm, the best is "
                                              f"{record.error_mm:.2f} mm off; repair the scan, or raise --worst-mm")
@@ -98,9 +94,12 @@ def fit_batch(scans: list[Scan], base: torch.Tensor, cube: Cube, settings: Setti
 
 def label_scan(scan: Scan, cube: Cube, settings: Settings) -> Labelled:
     """Read and label a scan, its points drawn from a generator of its own: no other scan has a say in them."""
-    mesh = read(scan, settings.unit)
+    mesh, sampling = read(scan, settings.unit), settings.sampling
+    share = HELD_OUT / (HELD_OUT - 1)
+    drawn = replace(sampling, near=round(sampling.near * share), wide=round(sampling.wide * share),
+                    uniform=round(sampling.uniform * share))
     try:
-        occupancy = label(mesh, cube, settings.sampling, np.random.default_rng([*scan.name.encode()]))
+        occupancy = label(mesh, cube, drawn, np.random.default_rng([*scan.name.encode()]))
     except BadInput as error:
         raise BadInput(f"{scan.name}: {error}") from error
     judges = np.arange(len(occupancy.points)) % HELD_OUT == 0
@@ -108,48 +107,39 @@ def label_scan(scan: Scan, cube: Cube, settings: Settings) -> Labelled:
     return Labelled(scan, mesh, fitted, held_out)
 
 
-def tensors(occupancies: list[Occupancy], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Points (scans, n, 3) and distances (scans, n) on the device."""
-    return (torch.from_numpy(np.stack([one.points for one in occupancies])).to(device),
-            torch.from_numpy(np.stack([one.distance for one in occupancies])).to(device))
+def _fitted(heads: list[Labelled], start: torch.Tensor, steps: int, cube: Cube, settings: Settings,
+            device: torch.device, progress: Callable[[int], None] = lambda scans: None,
+            ) -> tuple[torch.Tensor, list[trimesh.Trimesh | None]]:
+    """Weights (scans, P), fitted from `start` (P,) and healed, and the meshes that they decode to."""
+    field, labels = settings.field, [head.fitted for head in heads]
+
+    def revise(unfinished: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        labels[:] = review(unfinished, labels, field, cube, settings.review)
+        return tensors(labels, device)
+
+    rows = fit(field, start, *tensors(labels, device), settings.fitting, steps, settings.fitting.rate, progress,
+               revise if settings.healing else None)
+    if settings.healing:
+        return heal(rows, labels, field, cube, settings.review, settings.fitting)
+    return rows, [whole_mesh(field, row, cube, settings.review) for row in rows]
 
 
-def review(weights: torch.Tensor, heads: list[Labelled], cube: Cube, settings: Settings,
-           ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Points and distances by which the unfinished fits (scans, P) become heads of one body."""
-    revised = []
-    for one, head in zip(weights, heads):
-        # The last entry of the weights is the logit's bias.
-        grown = torch.cat([one[:-1], one[-1:] + GROWN])
-        points, distance = head.fitted.points, head.fitted.distance
-        try:
-            with autocast(one.device):
-                mesh = decode(settings.field, grown, cube, settings.review, keep_islands=True)
-            points, distance = one_body(points, distance, mesh, cube, np.random.default_rng(0))
-        except BadInput:
-            pass  # No surface yet, so no strays.
-        revised.append(Occupancy(points, distance))
-    return tensors(revised, weights.device)
-
-
-def _checked(head: Labelled, row: torch.Tensor, cube: Cube, settings: Settings) -> tuple[torch.Tensor, Record]:
+def _checked(head: Labelled, row: torch.Tensor, mesh: trimesh.Trimesh | None, cube: Cube, settings: Settings,
+             ) -> tuple[torch.Tensor, Record]:
     """The fit (P,) and its record; where it is not good enough, those of a second one, started from noise."""
-    record = _measured(head, row, cube, settings.field)
+    record = _measured(head, row, mesh, settings.field)
     if record.error_mm <= settings.worst_mm:
         return row, record
-    fitting = settings.fitting
-    fresh = settings.field.initial(torch.Generator().manual_seed(fitting.seed + 1))
-    again = fit(settings.field, fresh, *tensors([head.fitted], row.device), fitting, fitting.first_steps,
-                fitting.rate)[0]
-    return again, _measured(head, again, cube, settings.field)
+    fresh = settings.field.initial(torch.Generator().manual_seed(settings.fitting.seed + 1))
+    rows, meshes = _fitted([head], fresh, settings.fitting.first_steps, cube, settings, row.device)
+    return rows[0], _measured(head, rows[0], meshes[0], settings.field)
 
 
-def _measured(head: Labelled, row: torch.Tensor, cube: Cube, field: Field) -> Record:
+def _measured(head: Labelled, row: torch.Tensor, mesh: trimesh.Trimesh | None, field: Field) -> Record:
     points, distance = tensors([head.held_out], row.device)
     overlap = iou(field, row, points[0], distance[0])
-    try:
-        decoded = bodies(decode(field, row, cube, CHECK_RESOLUTION, keep_islands=True))
-    except BadInput:
+    if mesh is None:
         return Record(head.scan.name, head.scan.digest, overlap, float("inf"), float("inf"), 0)
-    error = surface_error(decoded[0], head.mesh, np.random.default_rng(0))
-    return Record(head.scan.name, head.scan.digest, overlap, error.mean_mm, error.p95_mm, len(decoded))
+    pieces = bodies(mesh)
+    error = surface_error(pieces[0], head.mesh, np.random.default_rng(0))
+    return Record(head.scan.name, head.scan.digest, overlap, error.mean_mm, error.p95_mm, len(pieces))

@@ -89,13 +89,14 @@ def _nodes(resolution: int, stride: int) -> np.ndarray:
 def _reached(grid: np.ndarray) -> np.ndarray:
     """Cells (n-1, n-1, n-1) that the surface may cross, by the logits (n, n, n) at their corners.
 
-    Either the sign changes, or a corner is closer to zero than the logits change over one edge where they do change
-    sign: near the surface they are close to a multiple of the distance, and steepest there.
+    Either the sign changes, or a corner is so close to zero that it can on the way to the middle of the cell, half a
+    diagonal off, if the logits change as fast as over the edges where they do change sign: near the surface they are
+    close to a multiple of the distance, and steepest there.
     """
     inside = grid > 0
     steps = [np.abs(np.diff(grid, axis=axis))[np.diff(inside, axis=axis)] for axis in range(3)]
     steps = np.concatenate(steps)
-    reach = np.quantile(steps, 0.99) if len(steps) else np.inf
+    reach = np.sqrt(3) / 2 * np.quantile(steps, 0.99) if len(steps) else np.inf
     close = np.abs(grid) < reach
     windows = [slice(None, -1), slice(1, None)]
     cells = [(close[x, y, z], inside[x, y, z]) for x in windows for y in windows for z in windows]

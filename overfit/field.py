@@ -22,7 +22,9 @@ class Field:
     octaves: int = 4
     # Widths of the hidden layers; with 3 coordinates and 4 octaves they make the published 36,737 parameters.
     hidden: tuple[int, ...] = (128, 128, 128)
-    # Radians that the lowest octave turns over one unit of the cube: see BENCHMARKS.md for what others give.
+    # Half the side of the box that the cube is brought into before its points are encoded; the published one is 0.5.
+    box: float = 1.0
+    # Radians that the lowest octave turns over one unit of that box: see BENCHMARKS.md for what others give.
     frequency: float = math.pi / 2
 
     @classmethod
@@ -69,6 +71,7 @@ class Field:
 
     def encode(self, points: torch.Tensor) -> torch.Tensor:
         """Positional encoding (..., n, d) -> (..., n, d (1 + 2 octaves)): raw coordinates, sines, cosines."""
+        points = points * self.box
         octaves = self.frequency * 2.0 ** torch.arange(self.octaves, dtype=points.dtype, device=points.device)
         phases = (points[..., None, :] * octaves[:, None]).flatten(-2)
         return torch.cat([points, phases.sin(), phases.cos()], dim=-1)

@@ -2,35 +2,46 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from .errors import BadInput
 from .field import Field
+from .published import fit_published
 
 # A schedule that rises and falls takes three steps.
 FEWEST = 3
+# Share of the steps after which a fit is reviewed: the surface is where it will be, and there is time to heal it.
+REVIEWED = 3 / 4
 
 
 @dataclass(frozen=True)
 class Fitting:
     """How one network is fitted to one scan."""
 
+    # cosine: all scans of a batch at once, for a number of steps that is known. plateau: the published way, one scan
+    # after another, each for as long as its loss falls, and for so many steps at most.
+    schedule: Literal["cosine", "plateau"] = "cosine"
     # Steps of a fit that starts from the first one's weights.
     steps: int = 2400
     # Steps of the first fit, which starts from noise and to which all others are neighbours.
-    first_steps: int = 10_000
+    first_steps: int = 15_000
     # Points of each scan in a step. Many short steps beat few long ones at the same cost: BENCHMARKS.md.
     points: int = 1024
     # Adam's peak learning rate; it rises over the first twentieth of the steps and falls to zero as a cosine.
     rate: float = 5e-3
     # Targets are sigmoid(-signed distance / softness); 0 gives the published hard ones.
     softness_mm: float = 1.4
-    # Weight of the distance term: it draws the logits towards -signed distance / softness over a wide band, where the
-    # sigmoid is flat and occupancy alone says nothing. Midpoints of two fits come a quarter closer to the true ones.
+    # Weight of the distance term at the surface: it draws the logits towards -signed distance / softness, also where
+    # the sigmoid is flat and occupancy alone says nothing. Midpoints of two fits come a quarter closer to true ones.
     distance: float = 1.0
-    # Half the width of that band, in millimetres.
+    # Millimetres over which that weight falls, and to what share of it: an absolute error pulls as hard far from the
+    # surface as on it, and what makes an eye is within a millimetre.
+    fade_mm: float = 3.0
+    far: float = 0.1
+    # Half the width of the band in which there is a distance term, in millimetres.
     band_mm: float = 20.0
     # Order of the minibatches, the same for every scan: part of what keeps the weights in one basin.
     seed: int = 0
@@ -44,17 +55,21 @@ class Fitting:
 def fit(field: Field, start: torch.Tensor, points: torch.Tensor, distance: torch.Tensor, fitting: Fitting,
         steps: int, rate: float, progress: Callable[[int], None] = lambda scans: None,
         review: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None) -> torch.Tensor:
-    """Weights (scans, P) fitted from `start` (P,) to points (scans, n, 3) with signed distances (scans, n) in mm.
+    """Weights (scans, P) fitted from `start`, (P,) or a row a scan, to points (scans, n, 3) and their signed distances
+    (scans, n) in millimetres.
 
-    `review` is shown the weights when two thirds of the steps are done, and returns points and distances to go on with.
+    `review` is shown the weights when most of the steps are done, and returns points and distances to go on with.
     """
-    weights = start.to(points.device).expand(len(points), -1).clone().requires_grad_()
+    start = start.to(points.device).expand(len(points), -1)
+    if fitting.schedule == "plateau":
+        return _one_by_one(field, start, points, distance, fitting, steps, rate, progress)
+    weights = start.clone().requires_grad_()
     optimiser = torch.optim.Adam([weights], lr=rate, betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, rate, total_steps=steps, pct_start=max(0.05, 2 / steps), cycle_momentum=False, final_div_factor=1e4)
     order = torch.Generator().manual_seed(fitting.seed)
     for step in range(steps):
-        if review is not None and step == 2 * steps // 3:
+        if review is not None and step == round(REVIEWED * steps):
             points, distance = review(weights.detach())
         batch = torch.randint(points.shape[1], (fitting.points,), generator=order).to(points.device)
         with autocast(points.device):
@@ -69,13 +84,26 @@ def fit(field: Field, start: torch.Tensor, points: torch.Tensor, distance: torch
     return weights.detach()
 
 
+def _one_by_one(field: Field, start: torch.Tensor, points: torch.Tensor, distance: torch.Tensor, fitting: Fitting,
+                steps: int, rate: float, progress: Callable[[int], None]) -> torch.Tensor:
+    rows = []
+    for one, at, far in zip(start, points, distance):
+
+        def loss(logits: torch.Tensor, chosen: torch.Tensor, far: torch.Tensor = far) -> torch.Tensor:
+            return losses(logits[None], far[None, chosen], fitting)[0]
+
+        rows.append(fit_published(field, one, at, loss, fitting.points, steps, rate, fitting.seed, progress))
+    return torch.stack(rows)
+
+
 def losses(logits: torch.Tensor, distance: torch.Tensor, fitting: Fitting) -> torch.Tensor:
     """Loss (scans,) of logits (scans, n) where the signed distances are (scans, n) in millimetres."""
     targets = soft_occupancy(distance, fitting.softness_mm)
     loss = binary_cross_entropy_with_logits(logits, targets, reduction="none")
     if fitting.distance:
-        off = (logits + distance / fitting.softness_mm).abs()
-        loss = loss + fitting.distance * off * (distance.abs() < fitting.band_mm)
+        off, away = (logits + distance / fitting.softness_mm).abs(), distance.abs()
+        weight = fitting.distance * (fitting.far + torch.exp(-away / fitting.fade_mm))
+        loss = loss + weight * off * (away < fitting.band_mm)
     return loss.mean(1)
 
 

@@ -2,24 +2,28 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from . import workers
-from .batch import Settings, fit_batch, label_scan, tensors
+from . import cluster, workers
+from .batch import Settings, fit_batch, label_scan
 from .cube import Cube
 from .errors import BadInput
 from .fit import fit
+from .occupancy import tensors
 from .scans import Scan, Unit, find, read
 from .store import Record, Store
 from .workers import Machine
 
 # A scan whose size is this many times the median scan's, or less than its inverse, is in another unit or no head.
 ODD_SIZE = 2.0
+# Scans fitted as one computation: on CPU their activations stay in the cache.
+BATCH = {"cpu": 8, "cuda": 32}
 
 
 @dataclass(frozen=True)
@@ -36,29 +40,42 @@ class Outcome:
 
 
 def overfit(folder: Path | str, store: Path | str, settings: Settings = Settings(), machine: Machine = Machine(),
-            batch: int = 0) -> Outcome:
+            batch: int = 0, ray: str | None = None) -> Outcome:
     """Fit a network to every scan below a folder that the store does not hold yet.
 
     `batch` scans are fitted as one computation, and a kill costs at most the batches in hand; 0 picks for the machine.
-    On CPU every core works on a batch of its own. Raises BadInput where there is nothing to fit, where the store was
-    made with other settings, or while another run fits into it.
+    Every core works on a batch of its own, so that labels are made and fits are measured while others are fitted.
+    With the address `ray`, the batches go to the cores of a Ray cluster, or to its GPUs where `machine` names cuda;
+    the scans must lie where all its machines see them.
+
+    Raises BadInput where there is nothing to fit, where the store was made with other settings, or while another run
+    fits into it.
     """
     folder, store = Path(folder), Path(store)
     if batch < 0:
         raise BadInput(f"--batch {batch}: give the number of scans to fit at once, or 0 to leave it to the machine")
-    device = machine.use()
-    gpu = device.type == "cuda"
-    batch, pool = batch or (64 if gpu else 8), 1 if gpu else machine.cores
+    if ray is None:
+        here = there = machine.use()
+        spread = partial(workers.run, workers=machine.cores)
+    else:
+        cluster.reach(ray)
+        # The first fit is made here, on whatever this computer has.
+        here, there = replace(machine, device="auto").use(), torch.device("cuda" if machine.device == "cuda" else "cpu")
+        spread = partial(cluster.run, address=ray, gpu=there.type == "cuda")
+    batch = batch or BATCH[there.type]
     found = find(folder)
     with Store.locked(store):
         existing = _existing(store, settings)
         records = existing.records() if existing else {}
         new = [scan for scan in found if scan.name not in records or records[scan.name].digest != scan.digest]
-        boxes, set_aside = _survey(new, settings.unit, pool)
+        boxes, set_aside = _survey(new, settings.unit, machine.cores)
         opened = existing or _created(store, folder, boxes, set_aside, settings)
         _misfits(boxes, set_aside, opened.cube)
         pending = boxes.keys() - set_aside.keys()
-        _fit(opened, found, pending, batch, settings, device, pool, set_aside)
+        batches = _batches(found, pending, batch)
+        if batches and opened.base is None:
+            _fit_base(opened, [scan for scans in batches.values() for scan in scans], settings, here)
+        _fit(opened, batches, settings, there, spread, set_aside)
         opened.merge()
         opened.report(set_aside)
         kept = {scan.name for scan in found} - {scan.name for scan in new}
@@ -123,7 +140,7 @@ def _survey(scans: list[Scan], unit: Unit, pool: int) -> tuple[dict[str, np.ndar
     # Starting workers takes longer than reading some tens of scans.
     pool = min(pool, max(1, len(scans) // 64))
     with tqdm(total=len(scans), desc="reading", unit="scan", disable=len(scans) < 2) as bar:
-        for index, found in workers.run(_box, [(scan, unit) for scan in scans], pool):
+        for index, found in workers.run(_box, [(scan, unit) for scan in scans], workers=pool):
             (set_aside if isinstance(found, str) else boxes)[scans[index].name] = found
             bar.update()
     return {scan.name: boxes[scan.name] for scan in scans if scan.name in boxes}, set_aside
@@ -137,30 +154,34 @@ def _box(scan: Scan, unit: Unit, progress: Callable[[int], None]) -> np.ndarray 
         return str(error)
 
 
-def _fit(store: Store, found: list[Scan], pending: set[str], size: int, settings: Settings, device: torch.device,
-         pool: int, set_aside: dict[str, str]) -> None:
-    """Fit the pending scans in batches, keep each as it is done, and set the failures aside."""
-    # Batches are cut from the whole folder, so that a run that goes on cuts them as the first one did.
+def _batches(found: list[Scan], pending: set[str], size: int) -> dict[int, list[Scan]]:
+    """The pending scans by batch.
+
+    Batches are cut from the whole folder, so that a run that goes on cuts them as the first one did.
+    """
     batches = {start: [scan for scan in found[start:start + size] if scan.name in pending]
                for start in range(0, len(found), size)}
-    batches = {start: scans for start, scans in batches.items() if scans}
-    if not batches:
-        return
-    if store.base is None:
-        _fit_base(store, [scan for scans in batches.values() for scan in scans], settings, device)
-    starts, base = list(batches), store.base
+    return {start: scans for start, scans in batches.items() if scans}
+
+
+def _fit(store: Store, batches: dict[int, list[Scan]], settings: Settings, device: torch.device, spread: Callable,
+         set_aside: dict[str, str]) -> None:
+    """Fit the batches, keep each as it is done, and set the failures aside."""
+    starts, base, done = list(batches), store.base, 0
     tasks = [(batches[start], base, store.cube, settings, device) for start in starts]
-    with tqdm(total=len(pending), desc="fitting", unit="head", bar_format=BAR) as bar:
+    total = sum(len(scans) for scans in batches.values())
+    with tqdm(total=total, desc="fitting", unit="head", bar_format=BAR, disable=not total) as bar:
 
         def progress(steps: int) -> None:
-            bar.update(min(steps / settings.fitting.steps, bar.total - bar.n))
+            bar.update(min(steps / settings.fitting.steps, total - bar.n))
 
-        for index, batch in workers.run(fit_batch, tasks, min(pool, len(tasks)), progress):
+        for index, batch in spread(fit_batch, tasks, progress=progress):
             set_aside |= batch.set_aside
             if batch.records:
                 store.add(starts[index], batch.weights, batch.records)
                 bar.set_postfix_str(f"{np.mean([record.error_mm for record in batch.records]):.3f} mm")
-        bar.update(bar.total - bar.n)
+            done += len(batches[starts[index]])
+            bar.update(max(0, done - bar.n))
 
 
 def _fit_base(store: Store, scans: list[Scan], settings: Settings, device: torch.device) -> None:

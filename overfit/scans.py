@@ -46,7 +46,8 @@ def find(folder: Path) -> list[Scan]:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FORMATS and path.is_file())
     if not paths:
         raise BadInput(f"{folder}: no scans in it; put meshes there ({', '.join(FORMATS)})")
-    return [Scan(path.relative_to(folder).as_posix(), path) for path in paths]
+    # Absolute, since workers may run in another folder.
+    return [Scan(path.relative_to(folder).as_posix(), path.absolute()) for path in paths]
 
 
 def read(scan: Scan, unit: Unit = "auto") -> trimesh.Trimesh:

@@ -5,7 +5,7 @@ locks and run five times slower than one.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -54,14 +54,15 @@ class Machine:
         return self.torch_device
 
 
-def run(function: Callable, tasks: Iterable[tuple], workers: int,
-        progress: Callable[[int], None] = lambda count: None) -> Iterator[tuple[int, Any]]:
+def run(function: Callable, tasks: list[tuple], progress: Callable[[int], None] = lambda count: None,
+        workers: int = 1) -> Iterator[tuple[int, Any]]:
     """Yield (index, function(*task, progress)) of all tasks as they finish, in `workers` processes of one thread each.
 
-    One worker runs in this very process. The function reports progress by calling its last argument with a count.
-    Raises BadInput where a worker is killed, by the system for want of memory for instance.
+    A single worker, or one for a single task, runs in this very process. The function reports progress by calling its
+    last argument with a count. Raises BadInput where a worker is killed, by the system for want of memory for instance.
     """
-    if workers == 1:
+    workers = min(workers, len(tasks))
+    if workers <= 1:
         for index, task in enumerate(tasks):
             yield index, function(*task, progress)
         return

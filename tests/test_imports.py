@@ -7,8 +7,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module may import those above it.
 ORDER = {
-    "overfit": ["errors", "files", "field", "cube", "workers", "scans", "depth_scans", "occupancy", "fit", "decode",
-                "one_body", "accuracy", "store", "batch", "run"],
+    "overfit": ["errors", "files", "field", "cube", "workers", "cluster", "scans", "depth_scans", "occupancy",
+                "published", "fit", "decode", "one_body", "healing", "accuracy", "store", "batch", "presets", "run"],
     "hyperdiffusion": ["heads", "tokens", "diffusion", "transformer", "samplers", "checkpoint", "train", "sample",
                        "metrics", "render", "demo", "cli", "__main__"],
 }

@@ -8,7 +8,7 @@ import trimesh
 from conftest import ellipsoid
 
 from overfit import BadInput, Cube, Sampling
-from overfit.occupancy import label, surface_points, winding_distance
+from overfit.occupancy import bend, gaps, label, surface_samples, winding_distance
 
 RADIUS = 100.0
 CUBE = Cube((0.0, 0.0, 0.0), 150.0)
@@ -64,6 +64,19 @@ def test_overlapping_pieces_are_one_body():
     assert np.array_equal(inside[clear], (true < 0)[clear])
 
 
+def test_a_closed_mesh_that_cuts_itself_is_solid_at_any_depth():
+    """A dent pulled through itself: pseudonormals are wrong deep below it."""
+    mesh = ellipsoid((RADIUS,) * 3, 5)
+    vertices = mesh.vertices.copy()
+    dent = vertices[:, 2] > 0.97 * RADIUS
+    vertices[dent] = vertices[dent] * [-1.5, -1.5, 1] + [0, 0, 8]
+    mesh = trimesh.Trimesh(vertices, mesh.faces, process=False)
+    assert mesh.is_watertight
+    points = np.random.default_rng(0).uniform(-RADIUS, RADIUS, (20_000, 3))
+    deep = points[np.linalg.norm(points, axis=1) < 0.9 * RADIUS]
+    assert (winding_distance(mesh, deep) < 0).all()
+
+
 def test_labels_lie_in_the_cube_where_they_are_asked_for():
     labels = label(sphere(), CUBE, FEW, np.random.default_rng(0))
     assert labels.points.shape == (6000, 3) and labels.points.dtype == np.float32
@@ -81,11 +94,54 @@ def test_labels_depend_on_the_generator_alone():
 
 def test_a_share_of_the_points_lies_on_the_front_of_the_face():
     def share(face: float) -> float:
-        points = surface_points(sphere(), 20_000, np.random.default_rng(0), face)
+        points = surface_samples(sphere(), 20_000, np.random.default_rng(0), face)[0]
         return ((points[:, 2] > 0.32 * RADIUS) & (points[:, 1] > -0.5 * RADIUS)).mean()
 
     # 0.34 of a sphere lies above a third of its height; three quarters of its width leave most of that.
     assert share(0.5) == pytest.approx(0.5 + 0.5 * share(0.0), abs=0.02)
+
+
+def test_a_share_of_the_points_lies_where_the_surface_bends():
+    big, small = ellipsoid((100.0,) * 3, 5), ellipsoid((10.0,) * 3, 4)
+    small.apply_translation([150, 0, 0])
+    radius = 1 / bend(trimesh.util.concatenate([big, small]))
+    assert np.median(radius[:len(big.faces)]) == pytest.approx(100, rel=0.05)
+    assert np.median(radius[len(big.faces):]) == pytest.approx(10, rel=0.05)
+
+    def share(detail: float) -> float:
+        points = surface_samples(big + small, 20_000, np.random.default_rng(0), detail=detail)[0]
+        return (points[:, 0] > 125).mean()
+
+    # Ten times the bend on a hundredth of the area.
+    assert share(0.0) == pytest.approx(1 / 101, abs=0.003)
+    assert share(0.5) == pytest.approx((1 / 101 + 1 / 11) / 2, abs=0.01)
+
+
+def test_a_flat_box_has_no_detail_and_is_sampled_by_area():
+    box = trimesh.creation.box((100, 100, 100))
+    box = trimesh.Trimesh(box.triangles.reshape(-1, 3), np.arange(36).reshape(-1, 3), process=False)
+    assert not bend(box).any()
+    assert len(surface_samples(box, 100, np.random.default_rng(0), detail=1.0)[0]) == 100
+
+
+def test_shares_of_more_than_all_points_are_refused():
+    with pytest.raises(BadInput, match="--face 0.9 --detail 0.2"):
+        Sampling(face=0.9, detail=0.2)
+
+
+def test_a_narrow_gap_counts_as_inside_and_a_wide_one_does_not():
+    def halves(gap: float) -> trimesh.Trimesh:
+        lower, upper = (trimesh.creation.box((100, 100, 50)) for _ in range(2))
+        lower.apply_translation([0, 0, -25 - gap / 2])
+        upper.apply_translation([0, 0, 25 + gap / 2])
+        return lower + upper
+
+    between = np.random.default_rng(0).uniform(-1, 1, (500, 3)) * [45, 45, 0.1]
+    beside = between + [0, 0, 51]
+    for gap, closed in ((0.5, 1.0), (1.5, 0.0)):
+        points = np.concatenate([between, beside])
+        found = gaps(halves(gap), points, winding_distance(halves(gap), points), width=0.8)
+        assert found[:500].mean() == closed and not found[500:].any()
 
 
 def test_a_surface_that_encloses_nothing_is_told():

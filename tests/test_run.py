@@ -1,9 +1,12 @@
 """Runs on folders that change: nothing made is lost, nothing broken stops the rest."""
 
 import dataclasses
+import multiprocessing
+import signal
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from conftest import ONE_THREAD, SMALL, ellipsoid
 
@@ -86,3 +89,29 @@ def test_a_store_that_is_a_file_is_told(tmp_path):
     (tmp_path / "store").write_text("")
     with pytest.raises(BadInput, match="a file, where the store's folder should be"):
         run(tmp_path)
+
+
+def test_twenty_kills_at_random_moments_leave_the_store_of_an_undisturbed_run(tmp_path):
+    write(tmp_path / "scans", *(f"{index}.ply" for index in range(8)))
+    overfit(tmp_path / "scans", tmp_path / "undisturbed", QUICK, ONE_THREAD, batch=1)
+    context = multiprocessing.get_context("forkserver")
+    # Workers that start with the modules at hand: a moment is spent on work, not on imports.
+    context.set_forkserver_preload(["overfit"])
+    moments = np.random.default_rng(0).uniform(0.0, 0.8, 20)
+    arguments = (tmp_path / "scans", tmp_path / "store", QUICK, ONE_THREAD, 1)
+    killed = 0
+    for moment in moments:
+        process = context.Process(target=overfit, args=arguments)
+        process.start()
+        process.join(moment)
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+        if (tmp_path / "store" / "store.json").exists():
+            Store(tmp_path / "store").records()  # Whole files only: a half-written one would raise.
+    assert killed > 5
+    overfit(*arguments)
+    assert not list((tmp_path / "store").rglob("*.part"))
+    kept, undisturbed = (Store(tmp_path / name).read() for name in ("store", "undisturbed"))
+    assert kept.records == undisturbed.records
+    assert torch.equal(kept.weights, undisturbed.weights)

@@ -22,7 +22,7 @@ def killed(progress) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_task_is_done_once_and_progress_is_told(workers):
     told = []
-    results = dict(run(squared, [(number,) for number in range(6)], workers, told.append))
+    results = dict(run(squared, [(number,) for number in range(6)], told.append, workers))
     assert [results[index][0] for index in range(6)] == [0, 1, 4, 9, 16, 25]
     assert sum(told) == 15
     in_this_process = {pid for _, _, pid in results.values()} == {os.getpid()}
@@ -31,12 +31,12 @@ def test_every_task_is_done_once_and_progress_is_told(workers):
 
 def test_workers_keep_to_one_thread_each():
     torch.set_num_threads(2)
-    assert {threads for _, (_, threads, _) in run(squared, [(1,), (2,)], 2)} == {1}
+    assert {threads for _, (_, threads, _) in run(squared, [(1,), (2,)], workers=2)} == {1}
 
 
 def test_a_killed_worker_is_told_with_the_remedy():
     with pytest.raises(BadInput, match="run the same command again"):
-        list(run(killed, [()] * 2, 2))
+        list(run(killed, [()] * 2, workers=2))
 
 
 def test_threads_are_counted_or_refused():

@@ -114,7 +114,8 @@ def _fitted(heads: list[Labelled], start: torch.Tensor, steps: int, cube: Cube, 
     field, labels = settings.field, [head.fitted for head in heads]
 
     def revise(unfinished: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        labels[:] = review(unfinished, labels, field, cube, settings.review)
+        # A little coarser: what closes here is large, and slivers are left to the end.
+        labels[:] = review(unfinished, labels, field, cube, settings.review * 3 // 4)
         return tensors(labels, device)
 
     rows = fit(field, start, *tensors(labels, device), settings.fitting, steps, settings.fitting.rate, progress,

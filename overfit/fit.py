@@ -25,9 +25,9 @@ class Fitting:
     # after another, each for as long as its loss falls, and for so many steps at most.
     schedule: Literal["cosine", "plateau"] = "cosine"
     # Steps of a fit that starts from the first one's weights.
-    steps: int = 2400
+    steps: int = 2000
     # Steps of the first fit, which starts from noise and to which all others are neighbours.
-    first_steps: int = 15_000
+    first_steps: int = 12_000
     # Points of each scan in a step. Many short steps beat few long ones at the same cost: BENCHMARKS.md.
     points: int = 1024
     # Adam's peak learning rate; it rises over the first twentieth of the steps and falls to zero as a cosine.

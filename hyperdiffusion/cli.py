@@ -1,4 +1,4 @@
-"""The command line: `hyperdiffusion heads | overfit | decode | train | sample | demo`, each made from its function."""
+"""The command line, each command made from its function: heads, prepare, overfit, decode, train, sample, demo."""
 
 import argparse
 import errno
@@ -12,13 +12,15 @@ from tqdm import tqdm
 
 import overfit as stage1
 from overfit.errors import BadInput
+from overfit.prepare import Preparation
+from overfit.prepared_folder import prepare_folder
 from overfit.presets import Preset
-from overfit.scans import output_names
+from overfit.scans import load, output_names
 
 from .checkpoint import Checkpoint
 from .demo import demo as run_demo
 from .heads import write_heads
-from .render import sheet
+from .render import exhibit, sheet
 from .sample import Format, Sampler, write_meshes
 from .sample import sample as draw
 from .train import Training, Wandb, verdict
@@ -28,6 +30,8 @@ from .train import train as learn
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints" / "heads.safetensors"
 # Heads in the picture beside the meshes.
 SHOWN = 16
+# Scans with their heads in a row of the picture of prepared ones.
+BESIDE = 3
 
 Folder = Annotated[Path, tyro.conf.Positional]
 
@@ -48,6 +52,39 @@ def heads(out: Folder, count: int = 64, seed: int = 0, format: Format = "ply",
     """
     machine.use()
     write_heads(out, count, seed, format)
+
+
+def prepare(scans: Folder, out: Folder, preparation: Preparation = Preparation(),
+            machine: stage1.Machine = stage1.Machine()) -> None:
+    """Bring raw scans to closed heads in the canonical frame: millimetres, +y up, +z out of the face.
+
+    Reads meshes (PLY, OBJ, STL, OFF, GLB, glTF) and points (PLY, XYZ, ASC, TXT, CSV, PTS, PCD) in any pose and unit.
+    Specks, noise, collars and shoulders go, holes close. OUT/prepared.csv tells what was found about each scan, and
+    OUT/prepared.png shows it beside its head. What is no head is set aside. Run again, it goes on.
+
+    Args:
+        scans: Folder of raw scans.
+        out: Folder for the heads, which `hyperdiffusion overfit` takes.
+        preparation: How they are prepared.
+        machine: What of this computer is used.
+    """
+    before = {path for path in out.rglob("*.json")} if out.is_dir() else set()
+    reports = prepare_folder(scans, out, preparation, machine)
+    heads = {path: report for path, report in reports.items() if not report.set_aside}
+    kept = sum(path.with_suffix(".json") in before for path in heads)
+    print(f"{len(heads) - kept} prepared, {kept} kept from before, {len(reports) - len(heads)} set aside")
+    for report in reports.values():
+        if report.set_aside:
+            print(f"set aside: {report.set_aside}")
+    if not heads:
+        raise BadInput(f"{out}: no scan could be prepared; see the reasons above")
+    shown = list(heads.items())[:SHOWN]
+    rows = []
+    for first in range(0, len(shown), BESIDE):
+        part = shown[first:first + BESIDE]
+        rows.append((", ".join(report.name for _, report in part),
+                     [mesh for path, report in part for mesh in (exhibit(load(scans / report.name)), load(path))]))
+    sheet(rows, out / "prepared.png")
 
 
 def overfit(scans: Folder, store: Folder, settings: stage1.Settings = stage1.Settings(),
@@ -167,7 +204,7 @@ def _write(named, model, out: Path, resolution: int, format: Format, keep_island
 
 def main() -> None:
     """Entry point. Bad input and a full disk end in one line and exit code 2."""
-    commands = {function.__name__: function for function in (heads, overfit, decode, train, sample, demo)}
+    commands = {function.__name__: function for function in (heads, prepare, overfit, decode, train, sample, demo)}
     preset = stage1.PRESETS.get(_preset(sys.argv[1:]))
     if preset is not None:
         commands["overfit"] = partial(overfit, settings=preset)

@@ -5,6 +5,9 @@ from pathlib import Path
 import numpy as np
 import trimesh
 from PIL import Image, ImageDraw
+from scipy.spatial import cKDTree
+
+from overfit.clouds import Cloud
 
 # Towards the lights from the head, in the camera's frame (x right, y up, z to the camera), with their strengths: a key
 # light from above the left eye, a fill light, and one along the view so that no visible skin is black.
@@ -13,6 +16,8 @@ SKIN = np.array([226, 208, 196])
 BACKGROUND = np.array([255, 255, 255])
 # Cosine between a triangle's normal and the blended one under which its edge is a crease, such as the neck's cut.
 SHARP = 0.8
+# Points of a cloud in a picture.
+DOTS = 30_000
 # Rays a pixel along either axis, averaged.
 SAMPLES = 2
 
@@ -56,6 +61,22 @@ def _shade(normals: np.ndarray) -> np.ndarray:
     for direction, strength in LIGHTS:
         light += strength * (normals @ (np.array(direction) / np.linalg.norm(direction))).clip(0)
     return SKIN * light.clip(0, 1)[:, None]
+
+
+def exhibit(surface: trimesh.Trimesh | Cloud, extent: float = 250.0) -> trimesh.Trimesh:
+    """A raw scan for a picture beside heads: in its own pose, about the origin, its largest side `extent` millimetres.
+
+    Points become small triangles that face the camera.
+    """
+    if isinstance(surface, Cloud):
+        points = surface.points[np.random.default_rng(0).permutation(len(surface.points))[:DOTS]]
+        size = 2.0 * float(np.median(cKDTree(points).query(points, 2)[0][:, 1]))
+        corners = size * np.array([[0.0, 1, 0], [-0.87, -0.5, 0], [0.87, -0.5, 0]])
+        surface = trimesh.Trimesh((points[:, None] + corners).reshape(-1, 3), np.arange(3 * len(points)).reshape(-1, 3),
+                                  process=False)
+    low, high = surface.vertices.min(0), surface.vertices.max(0)
+    factor = extent / max(float((high - low).max()), 1e-9)
+    return trimesh.Trimesh((surface.vertices - (low + high) / 2) * factor, surface.faces, process=False)
 
 
 def sheet(rows: list[tuple[str, list[trimesh.Trimesh]]], path: Path, size: int = 256,

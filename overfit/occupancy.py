@@ -104,9 +104,10 @@ def surface_points(mesh: trimesh.Trimesh, count: int, rng: np.random.Generator) 
 
 def surface_samples(mesh: trimesh.Trimesh, count: int, rng: np.random.Generator, face: float = 0.0,
                     detail: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Points (count, 3) on a mesh and the normals (count, 3) there: a share of `detail` where it bends, of `face` where the face's front does.
+    """Points (count, 3) on a mesh and the normals (count, 3) there.
 
-    The others are uniform by area. A share of what the mesh has not goes to these.
+    A share of `detail` lies where the mesh bends and of `face` where the face's front does, the others uniform by area;
+    a share of what the mesh has not goes to these.
     """
     area = weight = mesh.area_faces / mesh.area_faces.sum()
     if face or detail:

@@ -1,6 +1,7 @@
-"""Scan files: a folder in, triangle meshes in millimetres out.
+"""Scan files: a folder in, what the files hold out.
 
-Scans are taken as aligned (+y up, +z out of the face) and closed enough for a winding number.
+`read` takes prepared scans, meshes that are aligned (+y up, +z out of the face) and closed enough for a winding number,
+and gives them in millimetres; `load` takes any.
 """
 
 import hashlib
@@ -8,15 +9,19 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 import trimesh
 
+from . import depth_frames, point_files
+from .clouds import Cloud
 from .errors import BadInput
+from .fusion import fuse
 
 FORMATS = (".ply", ".obj", ".stl", ".off", ".glb")
+RAW_FORMATS = (*FORMATS, ".gltf", *point_files.FORMATS)
 Unit = Literal["auto", "mm", "cm", "m"]
 MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 # The largest extent of a face mask, a head, or a head with shoulders. One decade wide: no scan fits two units.
@@ -34,26 +39,78 @@ class Scan:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file's bytes."""
-        with open(self.path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """SHA-256 of the file's bytes, or of all the files' of a depth capture."""
+        paths = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
+        total = hashlib.sha256()
+        for path in paths:
+            with open(path, "rb") as file:
+                while chunk := file.read(1 << 20):
+                    total.update(chunk)
+        return total.hexdigest()
 
 
-def find(folder: Path) -> list[Scan]:
+def find(folder: Path, formats: tuple[str, ...] = FORMATS) -> list[Scan]:
     """All scans below a folder, by name. Raises BadInput where there is no folder or no scan in it."""
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder; give the folder that holds the scans")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FORMATS and path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in formats and path.is_file())
     if not paths:
-        raise BadInput(f"{folder}: no scans in it; put meshes there ({', '.join(FORMATS)})")
+        raise BadInput(f"{folder}: no scans in it; put scans there ({', '.join(formats)})")
     # Absolute, since workers may run in another folder.
     return [Scan(path.relative_to(folder).as_posix(), path.absolute()) for path in paths]
+
+
+def find_raw(folder: Path) -> list[Scan]:
+    """All raw scans below a folder, by name: files of any format, and folders of depth frames, which count as one.
+
+    Raises BadInput where there is no folder or no scan in it.
+    """
+    folders = [path for path in (folder, *sorted(folder.rglob("*"))) if path.is_dir()]
+    named = [Scan(folder.name if path == folder else path.relative_to(folder).as_posix(), path.absolute())
+             for path in folders if depth_frames.is_capture(path)]
+    try:
+        files = [scan for scan in find(folder, RAW_FORMATS) if not set(scan.path.parents) & {one.path for one in named}]
+    except BadInput:
+        if not named:
+            raise
+        files = []
+    return sorted(files + named, key=lambda scan: scan.name)
+
+
+def load(path: Path) -> trimesh.Trimesh | Cloud:
+    """The mesh or the points in a file, in its unit, or the points that a folder of depth frames shows, in millimetres.
+
+    Raises BadInput where there is neither.
+    """
+    if path.is_dir():
+        return fuse(depth_frames.read_frames(path))
+    if path.suffix.lower() in point_files.FORMATS:
+        return point_files.read_points(path)
+    loaded = _load(path)
+    if isinstance(loaded, trimesh.PointCloud):
+        return point_files.of_ply(loaded, path)
+    if not len(loaded.faces):
+        raise BadInput(f"{path.name}: neither triangles nor points in it; export the scan again")
+    if loaded.faces.min() < 0 or loaded.faces.max() >= len(loaded.vertices):
+        raise BadInput(f"{path.name}: triangles name vertices that it lacks; export the scan again")
+    sound = np.isfinite(loaded.vertices).all(1)[loaded.faces].all(1)
+    if sound.sum() < FEWEST_TRIANGLES:
+        raise BadInput(f"{path.name}: only {int(sound.sum())} sound triangles; a head needs {FEWEST_TRIANGLES} or more")
+    loaded.update_faces(sound)
+    loaded.remove_unreferenced_vertices()
+    return loaded
+
+
+def unit_of(extent: float) -> Unit | None:
+    """The unit in which a human head has this extent, or None where there is none."""
+    low, high = HEAD_EXTENT
+    return next((unit for unit, factor in MILLIMETRES.items() if low <= extent * factor < high), None)
 
 
 def read(scan: Scan, unit: Unit = "auto") -> trimesh.Trimesh:
     """The scan's mesh in millimetres, equal vertices merged. Raises BadInput where it holds no surface."""
     mesh = _load(scan.path)
-    if not len(mesh.faces):
+    if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
         raise BadInput(f"{scan.name}: no triangles in it; export the scan as a mesh with faces")
     if not np.isfinite(mesh.vertices).all():
         raise BadInput(f"{scan.name}: coordinates that are not finite; export the scan again")
@@ -66,10 +123,11 @@ def read(scan: Scan, unit: Unit = "auto") -> trimesh.Trimesh:
     return mesh
 
 
-def _load(path: Path) -> trimesh.Trimesh:
+def _load(path: Path) -> trimesh.Trimesh | trimesh.PointCloud:
     with _quiet_trimesh():
         try:
-            return trimesh.load_mesh(path, process=False)
+            loaded = trimesh.load(path, process=False)
+            return loaded.to_mesh() if isinstance(loaded, trimesh.Scene) else loaded
         # Whatever a reader raises on a broken file, the file is what is wrong.
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -101,6 +159,6 @@ class _quiet_trimesh:
 
 def output_names(names: list[str]) -> Iterator[str]:
     """A name without its suffix for every scan, or the whole name where two scans would get the same."""
-    stems = [name.rpartition(".")[0] for name in names]
+    stems = [PurePosixPath(name).with_suffix("").as_posix() for name in names]
     for name, stem in zip(names, stems):
         yield name if stems.count(stem) > 1 else stem

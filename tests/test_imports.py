@@ -7,8 +7,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module may import those above it.
 ORDER = {
-    "overfit": ["errors", "files", "field", "cube", "workers", "cluster", "scans", "depth_scans", "occupancy",
-                "published", "fit", "decode", "one_body", "healing", "accuracy", "store", "batch", "presets", "run"],
+    "overfit": ["errors", "files", "field", "cube", "workers", "cluster", "clouds", "point_files", "depth_frames",
+                "fusion", "scans", "depth_scans", "occupancy", "published", "fit", "decode", "one_body", "healing",
+                "accuracy", "closing", "registration", "prepare", "prepared_folder", "store", "batch", "presets",
+                "run"],
     "hyperdiffusion": ["heads", "tokens", "diffusion", "transformer", "samplers", "checkpoint", "train", "sample",
                        "metrics", "render", "demo", "cli", "__main__"],
 }

@@ -1,0 +1,96 @@
+"""Closing: an open mesh or an oriented cloud in the canonical frame in, a closed mesh of the same surface out.
+
+Inside is where the generalised winding number is above one half (Jacobson et al. 2013; of points: Barill et al. 2018).
+The surface is the zero level of f(x) = distance(x) (1 - 2 winding(x)): on the scan the distance vanishes, and across a
+hole the winding number passes one half, so that holes close smoothly.
+"""
+
+import igl
+import numpy as np
+import trimesh
+from scipy.spatial import cKDTree
+from skimage.measure import marching_cubes
+
+from .clouds import Cloud, areas, thinned
+from .errors import BadInput
+
+# Grid cells in millimetres; marching cubes puts vertices between nodes, so that the surface is finer than that.
+CELL = 1.5
+# Side of a coarse cell in fine ones.
+COARSE = 8
+# Neighbours that a cloud's distance is told by.
+NEIGHBOURS = 8
+# Points of a cloud closer to each other than this (mm) tell nothing more.
+SPACING = 0.7
+# Planes through a cloud's points hold so many times the points' spacing off them.
+HOLD = 4.0
+# How fast the values change at most, per millimetre: across holes both factors do.
+STEEPEST = 2.5
+# Values are kept this far from zero.
+LEAST = 1e-4
+
+
+def closed(surface: trimesh.Trimesh | Cloud, low: np.ndarray, high: np.ndarray) -> trimesh.Trimesh:
+    """The closed mesh of all that a surface encloses in a box from `low` to `high` (3,), cut flat at the box's sides.
+
+    Raises BadInput where it encloses nothing.
+    """
+    value = _mesh_values(surface) if isinstance(surface, trimesh.Trimesh) else _cloud_values(surface)
+    shape = np.ceil((high - low) / CELL / COARSE).astype(int) * COARSE + 1
+    nodes = [a + CELL * np.arange(n) for a, n in zip(low, shape)]
+    stride = COARSE
+    coarse = [axis[::stride] for axis in nodes]
+    grid = value(np.stack(np.meshgrid(*coarse, indexing="ij"), axis=-1).reshape(-1, 3)).reshape(
+        [len(axis) for axis in coarse])
+    while stride > 1:
+        # A finer node takes the value of the nearest coarse one, or its own where the surface can lie between them.
+        reach = STEEPEST * np.sqrt(3) / 2 * stride * CELL
+        stride //= 2
+        finer = [axis[::stride] for axis in nodes]
+        nearest = np.ix_(*[(np.arange(len(axis)) + 1) // 2 for axis in finer])
+        index = np.nonzero((np.abs(grid) < reach)[nearest])
+        grid = grid[nearest]
+        grid[index] = value(np.stack([axis[i] for axis, i in zip(finer, index)], axis=1))
+    if not (grid < 0).any():
+        raise BadInput("encloses no volume; its surface is too open, or its normals disagree")
+    # Away from zero, and outside about the grid, as in decode.py.
+    grid = np.where(np.abs(grid) < LEAST, np.where(grid < 0, -LEAST, LEAST), grid)
+    padded = np.pad(grid, 1, constant_values=CELL)
+    vertices, triangles, _, _ = marching_cubes(padded, 0.0, gradient_direction="descent")
+    points = (low + CELL * (vertices - 1)).clip(low, high)
+    mesh = trimesh.Trimesh(points, triangles, process=False)
+    if mesh.volume < 0:
+        mesh.invert()
+    return mesh
+
+
+def _mesh_values(mesh: trimesh.Trimesh):
+    vertices, triangles = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
+    triangles = igl.bfs_orient(triangles)[0]
+
+    def value(points: np.ndarray) -> np.ndarray:
+        distance = np.sqrt(igl.point_mesh_squared_distance(points, vertices, triangles)[0])
+        winding = np.abs(igl.fast_winding_number(vertices, triangles, points))
+        return distance * (1 - 2 * winding.clip(0, 1))
+
+    return value
+
+
+def _cloud_values(cloud: Cloud):
+    cloud = thinned(cloud, SPACING)
+    points, normals = np.ascontiguousarray(cloud.points), np.ascontiguousarray(cloud.normals)
+    tree, share = cKDTree(points), areas(points)
+
+    def value(asked: np.ndarray) -> np.ndarray:
+        away, near = tree.query(asked, NEIGHBOURS)
+        winding = igl.fast_winding_number(points, normals, share, np.ascontiguousarray(asked))
+        far = away[:, 0] * (1 - 2 * winding.clip(0, 1))
+        # Close to the points the winding number is rough; planes through them are smooth (Kolluri 2008).
+        offset = ((asked[:, None] - points[near]) * normals[near]).sum(-1)
+        reach = away[:, -1:] + 1e-9
+        weight = np.exp(-2 * (away / reach) ** 2)
+        plane = (weight * offset).sum(1) / weight.sum(1)
+        spacing = np.sqrt(share[near[:, 0]])
+        return np.where(away[:, 0] < HOLD * spacing, plane, far)
+
+    return value

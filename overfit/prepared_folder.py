@@ -1,0 +1,75 @@
+"""A folder of raw scans in, a folder of closed heads in the canonical frame out, with a report. Run again, it goes on.
+
+    OUT/<name>.ply        the head, in millimetres
+    OUT/<name>.json       its report: what was read and found, and why it was set aside if it was
+    OUT/prepared.csv      all reports as a table
+"""
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from tqdm import tqdm
+
+from . import workers
+from .errors import BadInput
+from .files import replacing
+from .prepare import Preparation, Report, prepare
+from .scans import Scan, find_raw, output_names
+from .workers import Machine
+
+
+def prepare_folder(folder: Path | str, out: Path | str, preparation: Preparation = Preparation(),
+                   machine: Machine = Machine()) -> dict[Path, Report]:
+    """Prepare every scan below a folder that `out` does not hold yet; the reports by the files of the heads.
+
+    Raises BadInput where there is nothing to prepare, or `out` lies where the scans are.
+    """
+    folder, out = Path(folder), Path(out)
+    if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
+        raise BadInput(f"{out}: lies among the scans; give a folder outside {folder}")
+    scans = find_raw(folder)
+    targets = [out / f"{name}.ply" for name in output_names([scan.name for scan in scans])]
+    kept = {target: report for scan, target in zip(scans, targets) if (report := _kept(scan, target, preparation))}
+    todo = [(scan, target, preparation) for scan, target in zip(scans, targets) if target not in kept]
+    reports = dict(kept)
+    with tqdm(total=len(todo), desc="preparing", unit="scan", disable=not todo) as bar:
+        for index, report in workers.run(_prepare_to, todo, workers=machine.cores):
+            reports[todo[index][1]] = report
+            bar.update()
+    with replacing(out / "prepared.csv") as path, open(path, "w", newline="") as file:
+        table = csv.DictWriter(file, [one.name for one in fields(Report)])
+        table.writeheader()
+        table.writerows(asdict(reports[target]) for target in targets)
+    return {target: reports[target] for target in targets}
+
+
+def _prepare_to(scan: Scan, target: Path, preparation: Preparation, progress: Callable[[int], None]) -> Report:
+    head, report = prepare(scan, preparation)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if head is not None:
+        with replacing(target) as path:
+            head.export(path, file_type="ply")
+    elif target.exists():
+        target.unlink()
+    # Last: a head counts when its report is there.
+    with replacing(target.with_suffix(".json")) as path:
+        path.write_text(json.dumps({"preparation": _plain(preparation), "report": asdict(report)}, indent=1))
+    return report
+
+
+def _kept(scan: Scan, target: Path, preparation: Preparation) -> Report | None:
+    """The report of a scan that was prepared before, from the same file and in the same way."""
+    try:
+        said = json.loads(target.with_suffix(".json").read_text())
+        report = Report(**said["report"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    same = report.digest == scan.digest and said["preparation"] == _plain(preparation)
+    return report if same and (target.exists() or report.set_aside) else None
+
+
+def _plain(preparation: Preparation) -> dict:
+    return {name: value if value is None else str(value) for name, value in asdict(preparation).items()}

@@ -1,0 +1,116 @@
+"""Depth frames of a known head, drawn by rays, come back as its surface; a real capture as its makers fused it."""
+
+import json
+
+import numpy as np
+import pytest
+import trimesh
+from conftest import SHARED
+from PIL import Image
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+from trimesh.ray.ray_pyembree import RayMeshIntersector
+
+from overfit import BadInput
+from overfit.depth_frames import Frame, is_capture, read_frames, unproject
+from overfit.fusion import fuse
+from overfit.registration import TEMPLATE
+from overfit.scans import load
+
+HIGH, WIDE, FOCAL, AWAY = 120, 160, 180.0, 0.4
+
+
+@pytest.fixture(scope="module")
+def head() -> trimesh.Trimesh:
+    return trimesh.load_mesh(TEMPLATE, process=False)
+
+
+def photographed(head: trimesh.Trimesh, turn: float, noise: float = 0.0) -> tuple[Frame, np.ndarray]:
+    """A depth frame from `turn` degrees beside the face, and the pose (4, 4) from its camera, in mm, to the head."""
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_euler("y", turn, degrees=True).as_matrix()
+    pose[:3, 3] = pose[:3, :3] @ [0, 0, 1000 * AWAY]
+    rows, columns = np.indices((HIGH, WIDE))
+    rays = np.stack([(columns - WIDE / 2) / FOCAL, -(rows - HIGH / 2) / FOCAL, -np.ones((HIGH, WIDE))], axis=-1)
+    directions = rays.reshape(-1, 3) @ pose[:3, :3].T
+    origins = np.tile(pose[:3, 3], (len(directions), 1))
+    hits, ray, _ = RayMeshIntersector(head).intersects_location(origins, directions, multiple_hits=False)
+    depth = np.full(HIGH * WIDE, 9999.0)
+    depth[ray] = -((hits - pose[:3, 3]) @ pose[:3, :3])[:, 2] / 1000
+    depth[ray] += np.random.default_rng(0).normal(scale=noise, size=len(ray))
+    return Frame(depth.reshape(HIGH, WIDE), FOCAL, FOCAL, WIDE / 2, HIGH / 2), pose
+
+
+def off(points: np.ndarray, mesh: trimesh.Trimesh) -> np.ndarray:
+    return np.abs(trimesh.proximity.ProximityQuery(mesh).on_surface(points)[1])
+
+
+def test_a_frame_lies_on_what_it_sees(head):
+    frame, pose = photographed(head, 20)
+    cloud = unproject(frame)
+    points, normals = cloud.points @ pose[:3, :3].T + pose[:3, 3], cloud.normals @ pose[:3, :3].T
+    assert len(points) > 1500 and off(points, head).max() < 0.5
+    _, triangles = trimesh.proximity.ProximityQuery(head).on_surface(points)[1:]
+    assert np.median((head.face_normals[triangles] * normals).sum(1)) > 0.98
+
+
+def test_a_lens_moves_pixels_outwards():
+    flat = np.full((HIGH, WIDE), AWAY)
+    plain, bent = (unproject(Frame(flat, FOCAL, FOCAL, WIDE / 2, HIGH / 2, lens))
+                   for lens in (None, np.full(10, 0.02)))
+    np.testing.assert_allclose(bent.points[:, :2], 1.02 * plain.points[:, :2])
+
+
+def test_frames_around_a_head_become_one_cloud(head):
+    frames = [photographed(head, turn, noise=0.0005) for turn in range(0, 61, 10)]
+    cloud = fuse([frame for frame, _ in frames])
+    pose = frames[0][1]
+    points = cloud.points @ pose[:3, :3].T + pose[:3, 3]
+    assert np.median(off(points, head)) < 0.5 and np.percentile(off(points, head), 95) < 2
+
+
+@pytest.mark.parametrize("suffix", [".png", ".npy"])
+def test_images_with_intrinsics_are_a_capture(head, tmp_path, suffix):
+    for index, turn in enumerate((0, 10)):
+        frame = photographed(head, turn)[0]
+        depth = np.where(frame.depth < 10, frame.depth * 1000, 0).astype(np.uint16)
+        path = tmp_path / f"{index}{suffix}"
+        np.save(path, depth) if suffix == ".npy" else Image.fromarray(depth).save(path)
+    camera = {"fx": FOCAL, "fy": FOCAL, "cx": WIDE / 2, "cy": HIGH / 2, "width": WIDE, "height": HIGH}
+    (tmp_path / "intrinsics.json").write_text(json.dumps(camera | {"depth_scale": 0.001}))
+    assert is_capture(tmp_path)
+    frames = read_frames(tmp_path)
+    assert len(frames) == 2 and len(unproject(frames[0]).points) > 1500
+    (tmp_path / "intrinsics.json").write_text(json.dumps(camera))
+    with pytest.raises(BadInput, match="depth_scale"):
+        read_frames(tmp_path)
+
+
+def test_empty_frames_are_told():
+    empty = Frame(np.full((HIGH, WIDE), 9999.0), FOCAL, FOCAL, WIDE / 2, HIGH / 2)
+    with pytest.raises(BadInput, match="no surface near the camera"):
+        fuse([empty] * 3)
+
+
+def test_a_real_capture_is_fused_as_its_makers_did():
+    folder = SHARED / "scans" / "truedepth"
+    if not folder.exists():
+        pytest.skip("no shared data beside the checkout")
+    ours = load(folder).points
+    theirs = 1000 * np.asarray(trimesh.load(folder / "fused_Expected.ply").vertices)
+    # They hold the phone upright, with x to the right, y up and z forward.
+    there, back = laid(ours[::3] @ np.array([[0.0, -1, 0], [-1, 0, 0], [0, 0, -1]]), theirs)
+    assert np.median(there) < 2
+    assert (back < 5).mean() > 0.9
+
+
+def laid(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances from points to a target and back, after plain ICP."""
+    tree, points = cKDTree(target), points - points.mean(0) + target.mean(0)
+    for _ in range(40):
+        away, found = tree.query(points)
+        close = away < np.quantile(away, 0.8)
+        rotation, _ = Rotation.align_vectors(target[found[close]] - target[found[close]].mean(0),
+                                             points[close] - points[close].mean(0))
+        points = rotation.apply(points - points[close].mean(0)) + target[found[close]].mean(0)
+    return tree.query(points)[0], cKDTree(points).query(target)[0]

@@ -1,0 +1,67 @@
+"""Point files of every kind hold the same points; damaged ones are told."""
+
+import numpy as np
+import pytest
+import trimesh
+from conftest import ellipsoid
+
+from overfit import BadInput
+from overfit.scans import load
+
+MESH = ellipsoid((80.0, 120.0, 90.0), 4)
+POINTS, NORMALS = np.asarray(MESH.vertices), np.asarray(MESH.vertex_normals)
+COLOURS = np.tile([200.0, 100.0, 50.0], (len(POINTS), 1))
+
+
+def written(path, columns, header="", delimiter=" "):
+    np.savetxt(path, np.concatenate(columns, axis=1), fmt="%.6f", header=header, delimiter=delimiter, comments="")
+    return path
+
+
+@pytest.mark.parametrize("name, columns, header, delimiter", [
+    ("a.xyz", (POINTS,), "", " "),
+    ("a.asc", (POINTS, NORMALS), "", " "),
+    ("a.txt", (POINTS, COLOURS, NORMALS), "", ","),
+    ("a.txt", (POINTS, NORMALS), "// made by a scanner\nX;Y;Z;Nx;Ny;Nz", ";"),
+    ("a.csv", (COLOURS, POINTS), "r,g,b,x,y,z", ","),
+    ("a.txt", (POINTS,), "a title\n", "\t"),
+    ("a.pts", (POINTS, COLOURS), str(len(POINTS)), " "),
+])
+def test_text_in_every_shape(tmp_path, name, columns, header, delimiter):
+    cloud = load(written(tmp_path / name, columns, header, delimiter))
+    np.testing.assert_allclose(cloud.points, POINTS, atol=1e-5)
+    if any(one is NORMALS for one in columns):
+        np.testing.assert_allclose(cloud.normals, NORMALS, atol=1e-4)
+    else:
+        assert cloud.normals is None
+
+
+@pytest.mark.parametrize("way", ["ascii", "binary"])
+def test_pcd(tmp_path, way):
+    table = np.concatenate([POINTS, NORMALS], axis=1).astype(np.float32)
+    header = ("# .PCD v0.7\nVERSION 0.7\nFIELDS x y z normal_x normal_y normal_z\nSIZE 4 4 4 4 4 4\nTYPE F F F F F F\n"
+              f"COUNT 1 1 1 1 1 1\nWIDTH {len(table)}\nHEIGHT 1\nPOINTS {len(table)}\nDATA {way}\n").encode()
+    body = table.tobytes() if way == "binary" else "\n".join(" ".join(map(str, row)) for row in table).encode()
+    (tmp_path / "a.pcd").write_bytes(header + body)
+    cloud = load(tmp_path / "a.pcd")
+    np.testing.assert_allclose(cloud.points, POINTS, atol=1e-4)
+    np.testing.assert_allclose(cloud.normals, NORMALS, atol=1e-4)
+
+
+def test_ply_without_faces(tmp_path):
+    trimesh.PointCloud(POINTS).export(tmp_path / "a.ply")
+    np.testing.assert_allclose(load(tmp_path / "a.ply").points, POINTS, atol=1e-4)
+
+
+@pytest.mark.parametrize("name, content", [
+    ("a.xyz", b""), ("a.xyz", b"not a number\n" * 200), ("a.txt", b"1 2\n3 4\n" * 600),
+    ("a.txt", b"nan nan nan\n" * 900),
+    ("a.asc", b"1 2 3\n" * 20), ("a.asc", b"1 2 3\n" * 800 + b"4 five 6\n"), ("a.pcd", b"FIELDS x y z\nDATA ascii\n"),
+    ("a.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nPOINTS 99999999999\nDATA binary\n" + bytes(24)),
+    ("a.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nPOINTS 4\nDATA binary_compressed\n" + bytes(24)),
+    ("a.csv", bytes(range(256)) * 10),
+])
+def test_damaged_files_are_told(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInput, match=name):
+        load(tmp_path / name)

@@ -1,0 +1,89 @@
+"""Raw scans whose truth is known come back in the canonical frame; what is no head is set aside with its reason."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import trimesh
+from conftest import ONE_THREAD, SHARED, ellipsoid
+from scipy.spatial.transform import Rotation
+
+from overfit.accuracy import distances
+from overfit.occupancy import on_face
+from overfit.prepared_folder import prepare_folder
+from overfit.registration import TEMPLATE
+
+
+def posed(seed: int, factor: float) -> trimesh.Trimesh:
+    """The template as a hand scanner gives it: in some pose and unit, open below, with a hole and flipped triangles."""
+    mesh, random = trimesh.load_mesh(TEMPLATE, process=False).subdivide(), np.random.default_rng(seed)
+    kept = mesh.triangles_center[:, 1] > -110
+    kept &= np.linalg.norm(mesh.triangles_center - mesh.vertices[random.integers(len(mesh.vertices))], axis=1) > 12
+    faces = mesh.faces[kept]
+    flipped = random.random(len(faces)) < 0.01
+    faces = np.where(flipped[:, None], faces[:, ::-1], faces)
+    vertices = mesh.vertices + random.normal(scale=0.2, size=mesh.vertices.shape)
+    vertices = vertices @ Rotation.random(random_state=seed).as_matrix().T + random.normal(scale=300, size=3)
+    return trimesh.Trimesh(vertices * factor, faces, process=False)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    work = tmp_path_factory.mktemp("prepare")
+    (work / "scans").mkdir()
+    for seed, (name, factor) in enumerate({"mm.ply": 1.0, "metres über.obj": 1e-3, "odd.stl": 0.37}.items()):
+        posed(seed, factor).export(work / "scans" / name)
+    trimesh.PointCloud(posed(4, 0.1).sample(20_000)).export(work / "scans" / "points.ply")
+    ellipsoid((75.0, 115.0, 95.0), 4).export(work / "scans" / "egg.ply")
+    (work / "scans" / "broken.ply").write_bytes(b"ply\nformat binary_little_endian 1.0\nelement vertex 1000000000\n"
+                                                b"property float x\nend_header\n1234")
+    done = subprocess.run([sys.executable, "-m", "hyperdiffusion", "prepare", work / "scans", work / "out",
+                           "--threads", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return work, done
+
+
+def test_heads_come_back_to_the_canonical_frame(prepared):
+    work, done = prepared
+    truth = trimesh.load_mesh(TEMPLATE, process=False)
+    face = truth.submesh([np.nonzero(on_face(truth))[0]], append=True)
+    assert "4 prepared, 0 kept from before, 2 set aside" in done.stdout
+    for name in ("mm", "metres über", "odd", "points"):
+        head = trimesh.load_mesh(work / "out" / f"{name}.ply")
+        assert head.is_watertight and head.body_count == 1
+        assert distances(face, head, np.random.default_rng(0), 5000)[0].mean() < 1.0
+    assert (work / "out" / "prepared.png").stat().st_size > 10_000
+
+
+def test_what_is_no_head_is_set_aside_with_its_reason(prepared):
+    work, done = prepared
+    assert "set aside: egg.ply: no face in it" in done.stdout
+    assert "set aside: broken.ply: cannot be read" in done.stdout
+    assert not (work / "out" / "egg.ply").exists()
+    rows = (work / "out" / "prepared.csv").read_text().splitlines()
+    assert len(rows) == 7 and rows[0].startswith("name,digest,kind")
+
+
+def test_run_again_it_keeps_what_it_has(prepared):
+    work, _ = prepared
+    before = (work / "out" / "mm.ply").stat().st_mtime_ns
+    (work / "out" / "odd.ply").unlink()
+    reports = prepare_folder(work / "scans", work / "out", machine=ONE_THREAD)
+    assert (work / "out" / "mm.ply").stat().st_mtime_ns == before
+    assert (work / "out" / "odd.ply").exists() and len(reports) == 6
+
+
+def test_real_scans_come_out_upright_and_facing_us(tmp_path):
+    if not (SHARED / "scans").exists():
+        pytest.skip("no shared data beside the checkout")
+    (tmp_path / "scans").mkdir()
+    for name in ("menpo_james.obj", "SIMPOP_02.obj"):
+        (tmp_path / "scans" / name).symlink_to(SHARED / "scans" / name)
+    reports = prepare_folder(tmp_path / "scans", tmp_path / "out", machine=ONE_THREAD)
+    assert not any(report.set_aside for report in reports.values())
+    for path in reports:
+        head = trimesh.load_mesh(path)
+        nose = head.vertices[head.vertices[:, 2].argmax()]
+        # The foremost point of a face is its nose: in the middle, below the eyes.
+        assert abs(nose[0]) < 12 and -70 < nose[1] < 0 and nose[2] > 60

@@ -19,9 +19,9 @@ import tyro
 
 from overfit.scans import find
 
-# Fits that hold no head well: only their number counts here. Reading, labels, healing and measuring are as always.
-SHORT = ("--steps", "30", "--first-steps", "300", "--near", "20000", "--wide", "10000", "--uniform", "5000", "--review",
-         "64", "--worst-mm", "1000")
+# Fits that hold no head well: only their number counts here.
+SHORT = ("--steps", "10", "--first-steps", "100", "--points", "256", "--near", "4000", "--wide", "2000", "--uniform", "2000", "--review",
+         "32", "--worst-mm", "1000")
 # Seconds between two looks at the memory.
 LOOK = 0.5
 

@@ -1,9 +1,12 @@
 """Closing: an open mesh or an oriented cloud in the canonical frame in, a closed mesh of the same surface out.
 
 Inside is where the generalised winding number is above one half (Jacobson et al. 2013; of points: Barill et al. 2018).
-The surface is the zero level of f(x) = distance(x) (1 - 2 winding(x)): on the scan the distance vanishes, and across a
-hole the winding number passes one half, so that holes close smoothly.
+The surface is the zero level of f = distance (1 - 2 winding) / (1 + 6 winding (1 - winding)): on the scan the distance
+vanishes, and across a hole the winding number passes one half, so that holes close smoothly. The denominator keeps f
+from changing faster than the distance does, about holes too.
 """
+
+from collections.abc import Callable
 
 import igl
 import numpy as np
@@ -24,8 +27,6 @@ NEIGHBOURS = 8
 SPACING = 0.7
 # Planes through a cloud's points hold so many times the points' spacing off them.
 HOLD = 4.0
-# How fast the values change at most, per millimetre: across holes both factors do.
-STEEPEST = 2.5
 # Values are kept this far from zero.
 LEAST = 1e-4
 
@@ -43,8 +44,9 @@ def closed(surface: trimesh.Trimesh | Cloud, low: np.ndarray, high: np.ndarray) 
     grid = value(np.stack(np.meshgrid(*coarse, indexing="ij"), axis=-1).reshape(-1, 3)).reshape(
         [len(axis) for axis in coarse])
     while stride > 1:
-        # A finer node takes the value of the nearest coarse one, or its own where the surface can lie between them.
-        reach = STEEPEST * np.sqrt(3) / 2 * stride * CELL
+        # A finer node takes the value of the nearest coarse one, or its own where the surface can lie between them:
+        # half a diagonal off, and as much again for the finer nodes that will take its value in turn.
+        reach = np.sqrt(3) * stride * CELL
         stride //= 2
         finer = [axis[::stride] for axis in nodes]
         nearest = np.ix_(*[(np.arange(len(axis)) + 1) // 2 for axis in finer])
@@ -64,19 +66,21 @@ def closed(surface: trimesh.Trimesh | Cloud, low: np.ndarray, high: np.ndarray) 
     return mesh
 
 
-def _mesh_values(mesh: trimesh.Trimesh):
+def _mesh_values(mesh: trimesh.Trimesh) -> Callable[[np.ndarray], np.ndarray]:
+    """Values (n,) of f at points (n, 3) about a mesh."""
     vertices, triangles = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
     triangles = igl.bfs_orient(triangles)[0]
 
     def value(points: np.ndarray) -> np.ndarray:
         distance = np.sqrt(igl.point_mesh_squared_distance(points, vertices, triangles)[0])
         winding = np.abs(igl.fast_winding_number(vertices, triangles, points))
-        return distance * (1 - 2 * winding.clip(0, 1))
+        return _level(distance, winding)
 
     return value
 
 
-def _cloud_values(cloud: Cloud):
+def _cloud_values(cloud: Cloud) -> Callable[[np.ndarray], np.ndarray]:
+    """Values (n,) of f at points (n, 3) about oriented points; close to them, the distance from planes through them."""
     cloud = thinned(cloud, SPACING)
     points, normals = np.ascontiguousarray(cloud.points), np.ascontiguousarray(cloud.normals)
     tree, share = cKDTree(points), areas(points)
@@ -84,7 +88,7 @@ def _cloud_values(cloud: Cloud):
     def value(asked: np.ndarray) -> np.ndarray:
         away, near = tree.query(asked, NEIGHBOURS)
         winding = igl.fast_winding_number(points, normals, share, np.ascontiguousarray(asked))
-        far = away[:, 0] * (1 - 2 * winding.clip(0, 1))
+        far = _level(away[:, 0], winding)
         # Close to the points the winding number is rough; planes through them are smooth (Kolluri 2008).
         offset = ((asked[:, None] - points[near]) * normals[near]).sum(-1)
         reach = away[:, -1:] + 1e-9
@@ -94,3 +98,8 @@ def _cloud_values(cloud: Cloud):
         return np.where(away[:, 0] < HOLD * spacing, plane, far)
 
     return value
+
+
+def _level(distance: np.ndarray, winding: np.ndarray) -> np.ndarray:
+    winding = winding.clip(0, 1)
+    return distance * (1 - 2 * winding) / (1 + 6 * winding * (1 - winding))

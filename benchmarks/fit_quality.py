@@ -26,7 +26,7 @@ from hyperdiffusion.render import sheet
 from overfit import Cube, Field, Machine, Store, decode
 from overfit.accuracy import surface_error
 from overfit.decode import bodies
-from overfit.occupancy import barycentric_points, on_face
+from overfit.occupancy import arrays, barycentric_points, on_face
 from overfit.scans import Scan, find, read
 
 ROWS = ("mean, mm", "95 %, mm", "F at 1 mm", "normals", "face, degrees", "one body")
@@ -56,7 +56,7 @@ def face_angle(mesh: trimesh.Trimesh, truth: trimesh.Trimesh) -> float:
     weight = truth.area_faces * on_face(truth)
     triangles = rng.choice(len(weight), 8000, p=weight / weight.sum())
     points = barycentric_points(truth.triangles[triangles], rng)
-    nearest = igl.point_mesh_squared_distance(points, np.asarray(mesh.vertices), np.asarray(mesh.faces, np.int64))[1]
+    nearest = igl.point_mesh_squared_distance(points, *arrays(mesh))[1]
     cosine = (truth.face_normals[triangles] * mesh.face_normals[nearest]).sum(1)
     return float(np.degrees(np.arccos(cosine.clip(-1, 1))).mean())
 

@@ -8,7 +8,7 @@ import torch
 import trimesh
 
 from .field import Field
-from .occupancy import barycentric_points
+from .occupancy import arrays, barycentric_points
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,7 @@ def distances(source: trimesh.Trimesh, target: trimesh.Trimesh, rng: np.random.G
     """From points on `source` to the surface of `target`: distances (n,) and cosines of the normals (n,)."""
     triangles = rng.choice(len(source.faces), points, p=source.area_faces / source.area_faces.sum())
     on_source = barycentric_points(source.triangles[triangles], rng)
-    squared, nearest, _ = igl.point_mesh_squared_distance(
-        on_source, np.asarray(target.vertices, np.float64), np.asarray(target.faces, np.int64))
+    squared, nearest, _ = igl.point_mesh_squared_distance(on_source, *arrays(target))
     cosines = (source.face_normals[triangles] * target.face_normals[nearest]).sum(1)
     return np.sqrt(squared), cosines
 

@@ -16,6 +16,7 @@ from skimage.measure import marching_cubes
 
 from .clouds import Cloud, areas, thinned
 from .errors import BadInput
+from .occupancy import arrays
 
 # Grid cells in millimetres; marching cubes puts vertices between nodes, so that the surface is finer than that.
 CELL = 1.5
@@ -68,7 +69,7 @@ def closed(surface: trimesh.Trimesh | Cloud, low: np.ndarray, high: np.ndarray) 
 
 def _mesh_values(mesh: trimesh.Trimesh) -> Callable[[np.ndarray], np.ndarray]:
     """Values (n,) of f at points (n, 3) about a mesh."""
-    vertices, triangles = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
+    vertices, triangles = arrays(mesh)
     triangles = igl.bfs_orient(triangles)[0]
 
     def value(points: np.ndarray) -> np.ndarray:

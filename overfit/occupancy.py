@@ -150,7 +150,7 @@ def bend(mesh: trimesh.Trimesh) -> np.ndarray:
 def gaps(mesh: trimesh.Trimesh, points: np.ndarray, distance: np.ndarray, width: float) -> np.ndarray:
     """(n,) whether points with these signed distances lie outside, between two walls less than `width` apart."""
     close = np.nonzero((distance > 0) & (distance < width))[0]
-    nearest = igl.point_mesh_squared_distance(points[close], *_arrays(mesh))[2]
+    nearest = igl.point_mesh_squared_distance(points[close], *arrays(mesh))[2]
     away = trimesh.util.unitize(points[close] - nearest)
     inside = np.zeros(len(points), bool)
     inside[close] = distance[close] + room(mesh, points[close], away) < width
@@ -175,7 +175,7 @@ def winding_distance(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
     wrong at any depth below a place where the mesh cuts itself. So two rays are asked too, which fail elsewhere, and
     the winding number where the three differ.
     """
-    vertices, triangles = _arrays(mesh)
+    vertices, triangles = arrays(mesh)
     if not mesh.is_winding_consistent:
         triangles = igl.bfs_orient(triangles)[0]
 
@@ -212,5 +212,6 @@ def scanned_distance(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
     return signed_distance(mesh, points)
 
 
-def _arrays(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
+def arrays(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (n, 3) and triangles (m, 3) in the types that libigl takes."""
     return np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)

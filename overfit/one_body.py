@@ -11,7 +11,7 @@ import trimesh
 
 from .cube import Cube
 from .decode import bodies
-from .occupancy import Occupancy
+from .occupancy import Occupancy, arrays
 
 # How far about a stray labels are revised, and how deep in what surrounds them they are put, in millimetres.
 REACH, DEPTH = 1.0, 1.0
@@ -56,13 +56,9 @@ def _about(stray: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
     near = np.nonzero(((points > low - REACH) & (points < high + REACH)).all(1))[0]
     if not len(near):
         return near
-    gap = igl.point_mesh_squared_distance(points[near], *_arrays(stray))[0] < REACH**2
+    gap = igl.point_mesh_squared_distance(points[near], *arrays(stray))[0] < REACH**2
     return near[gap | _inside(stray, points[near])]
 
 
 def _inside(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
-    return np.abs(igl.fast_winding_number(*_arrays(mesh), np.ascontiguousarray(points, np.float64))) > 0.5
-
-
-def _arrays(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
-    return np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
+    return np.abs(igl.fast_winding_number(*arrays(mesh), np.ascontiguousarray(points, np.float64))) > 0.5

@@ -17,7 +17,7 @@ from .clouds import Cloud, with_normals, without_noise
 from .decode import largest_body
 from .errors import BadInput
 from .occupancy import surface_samples
-from .registration import ROOM, TEMPLATE, Registration, Similarity, Template, register
+from .registration import TEMPLATE, Registration, Similarity, Template, register
 from .scans import MILLIMETRES, Scan, Unit, load, unit_of
 
 # Points that a scan is registered by.
@@ -94,7 +94,7 @@ def _prepared(scan: Scan, preparation: Preparation, about: dict) -> trimesh.Trim
               "face_mm": found.face_mm, "relief": found.relief}
     if reason := _refusal(found):
         raise BadInput(reason)
-    head = largest_body(closed(_head_part(_moved(surface, whole), template), *_box(template)))
+    head = largest_body(closed(_head_part(_moved(surface, whole), template), *template.box))
     if head.volume < LEAST_LITRES * 1e6:
         raise BadInput(f"encloses {head.volume / 1e6:.2f} litres, no head; scan more of it")
     return head
@@ -107,7 +107,7 @@ def _aligned(sample: Cloud, template: Template, preparation: Preparation) -> tup
     if unit is None and preparation.keep_scale:
         raise BadInput(f"an extent of {extent:.4g} is no human head in mm, cm or m; tell its unit by --unit")
     sized = Similarity(MILLIMETRES[unit] if unit else 1.0)
-    cloud = Cloud(sized(sample.points), sample.normals)
+    cloud = sized.moved(sample)
     found = register(cloud, template, free_scale=unit is None)
     if unit is not None and not preparation.keep_scale and _refusal(found):
         free = register(cloud, template, free_scale=True)
@@ -161,7 +161,7 @@ def _clean_cloud(cloud: Cloud, about: dict) -> Cloud:
 
 def _moved(surface: trimesh.Trimesh | Cloud, similarity: Similarity) -> trimesh.Trimesh | Cloud:
     if isinstance(surface, Cloud):
-        return Cloud(similarity(surface.points), surface.normals @ similarity.rotation.T)
+        return similarity.moved(surface)
     return trimesh.Trimesh(similarity(surface.vertices), surface.faces, process=False)
 
 
@@ -179,11 +179,6 @@ def _head_part(surface: trimesh.Trimesh | Cloud, template: Template) -> trimesh.
     if not len(part.faces):
         raise BadInput("nothing of it lies where a head should be")
     return part
-
-
-def _box(template: Template) -> tuple[np.ndarray, np.ndarray]:
-    low, high = template.mesh.bounds + np.array([[-ROOM], [ROOM]])
-    return np.array([low[0], template.floor, low[2]]), high
 
 
 @cache

@@ -30,6 +30,8 @@ CELL, MARGIN = 8.0, 150.0
 LARGE, BALLS, BALL = 1.6, 8, 120.0
 # Room in mm about the template that belongs to the head: hair, large ears.
 ROOM = 45.0
+# How far above the template's own end heads end, in mm.
+FLOOR = 2.0
 # How much more the face's points weigh than others: faces are to lie on each other, whatever the skulls do.
 FACE = 5.0
 # Width in mm of what a face's relief stands out from.
@@ -49,6 +51,10 @@ class Similarity:
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Points (n, 3) where they go."""
         return self.scale * points @ self.rotation.T + self.shift
+
+    def moved(self, cloud: Cloud) -> Cloud:
+        """An oriented cloud where it goes."""
+        return Cloud(self(cloud.points), cloud.normals @ self.rotation.T)
 
     def then(self, other: "Similarity") -> "Similarity":
         """This one first, then the other."""
@@ -119,9 +125,10 @@ class Template:
         return weight / weight.sum(1, keepdims=True)
 
     @cached_property
-    def floor(self) -> float:
-        """Height in mm at which heads end: the plane of the neck's cut."""
-        return float(self.mesh.bounds[0, 1]) + 2
+    def box(self) -> tuple[np.ndarray, np.ndarray]:
+        """Corners (3,) of the box, in mm, in which a head lies; its floor is the plane where all heads end."""
+        low, high = self.mesh.bounds + np.array([[-ROOM], [ROOM]])
+        return np.array([low[0], self.mesh.bounds[0, 1] + FLOOR, low[2]]), high
 
 
 def register(cloud: Cloud, template: Template, free_scale: bool) -> Registration:
@@ -131,7 +138,7 @@ def register(cloud: Cloud, template: Template, free_scale: bool) -> Registration
     if free_scale:
         sizes = [np.linalg.norm(one - np.median(one, axis=0), axis=1) for one in (template.cloud.points, cloud.points)]
         start = Similarity(float(np.median(sizes[0]) / np.median(sizes[1])))
-    sized = Cloud(start(cloud.points), cloud.normals)
+    sized = start.moved(cloud)
     guesses = [guess for part in _parts(sized, template, rng) for guess in _guesses(part, template, free_scale)]
     refiners = sized[rng.choice(len(sized.points), min(REFINERS, len(sized.points)), replace=False)]
     few = refiners[:len(refiners.points) // 8]
@@ -177,8 +184,7 @@ def _guesses(scouts: Cloud, template: Template, free_scale: bool) -> list[Simila
         width = WIDE * (NARROW / WIDE) ** (step / SCOUTING / 2)
         agree = (normals * template.cloud.normals[found]).sum(-1)
         weight = _weights(np.linalg.norm(target - moved, axis=-1), width) * (agree > 0.2) + 1e-9
-        turn, stretch, shift = _procrustes(points, target, weight, free_scale)
-        scale = stretch
+        turn, scale, shift = _procrustes(points, target, weight, free_scale)
         points, normals = points @ turn.transpose(0, 2, 1), normals @ turn.transpose(0, 2, 1)
         rotations = turn @ rotations
     moved = scale[:, None, None] * points + shift[:, None]
@@ -216,7 +222,8 @@ def _refined(cloud: Cloud, template: Template, start: Similarity, rounds: int, f
     """Point-to-plane rounds: each solves for a small turn, shift and stretch by weighted least squares."""
     now = start
     for step in range(rounds):
-        moved, turned = now(cloud.points), cloud.normals @ now.rotation.T
+        here = now.moved(cloud)
+        moved, turned = here.points, here.normals
         gap, found = template.tree.query(moved)
         normal = template.cloud.normals[found]
         off = ((template.cloud.points[found] - moved) * normal).sum(1)
@@ -236,10 +243,11 @@ def _weights(gap: np.ndarray, width: float) -> np.ndarray:
 
 
 def _judged(cloud: Cloud, template: Template, similarity: Similarity) -> Registration:
-    moved, turned = similarity(cloud.points), cloud.normals @ similarity.rotation.T
+    here = similarity.moved(cloud)
+    moved, turned = here.points, here.normals
     # Shoulders and what else lies outside the template's box is cut off later.
-    low, high = template.mesh.bounds + np.array([[-ROOM], [ROOM]])
-    boxed = moved[((moved > [low[0], template.floor, low[2]]) & (moved < high)).all(1)]
+    low, high = template.box
+    boxed = moved[((moved > low) & (moved < high)).all(1)]
     if len(boxed) < 0.05 * len(moved):
         return Registration(similarity, np.inf, np.inf, -1.0)
     gap = np.sort(template.tree.query(boxed)[0])[:int(0.8 * len(boxed))]

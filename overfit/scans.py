@@ -91,8 +91,7 @@ def load(path: Path) -> trimesh.Trimesh | Cloud:
         return point_files.of_ply(loaded, path)
     if not len(loaded.faces):
         raise BadInput(f"{path.name}: neither triangles nor points in it; export the scan again")
-    if loaded.faces.min() < 0 or loaded.faces.max() >= len(loaded.vertices):
-        raise BadInput(f"{path.name}: triangles name vertices that it lacks; export the scan again")
+    _check_corners(loaded, path.name)
     sound = np.isfinite(loaded.vertices).all(1)[loaded.faces].all(1)
     if sound.sum() < FEWEST_TRIANGLES:
         raise BadInput(f"{path.name}: only {int(sound.sum())} sound triangles; a head needs {FEWEST_TRIANGLES} or more")
@@ -114,13 +113,17 @@ def read(scan: Scan, unit: Unit = "auto") -> trimesh.Trimesh:
         raise BadInput(f"{scan.name}: no triangles in it; export the scan as a mesh with faces")
     if not np.isfinite(mesh.vertices).all():
         raise BadInput(f"{scan.name}: coordinates that are not finite; export the scan again")
-    if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
-        raise BadInput(f"{scan.name}: triangles name vertices that it lacks; export the scan again")
+    _check_corners(mesh, scan.name)
     if len(mesh.faces) < FEWEST_TRIANGLES:
         raise BadInput(f"{scan.name}: only {len(mesh.faces)} triangles; a head needs at least {FEWEST_TRIANGLES}")
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     mesh.apply_scale(_millimetres(scan.name, float(np.ptp(mesh.vertices, axis=0).max()), unit))
     return mesh
+
+
+def _check_corners(mesh: trimesh.Trimesh, name: str) -> None:
+    if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
+        raise BadInput(f"{name}: triangles name vertices that it lacks; export the scan again")
 
 
 def _load(path: Path) -> trimesh.Trimesh | trimesh.PointCloud:

@@ -20,7 +20,7 @@ def template() -> Template:
 def sampled(mesh: trimesh.Trimesh, similarity: Similarity = Similarity(), keep=lambda points: slice(None)) -> Cloud:
     points, normals = surface_samples(mesh, 8000, np.random.default_rng(0))
     kept = keep(points)
-    return Cloud(similarity(points[kept]), normals[kept] @ similarity.rotation.T)
+    return similarity.moved(Cloud(points[kept], normals[kept]))
 
 
 @pytest.mark.parametrize("seed, scale, keep", [

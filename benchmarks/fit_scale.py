@@ -67,7 +67,7 @@ def main(benchmark: Benchmark) -> None:
                 scan = scans[index % len(scans)]
                 (Path(folder) / "scans" / f"{index:06d}{scan.path.suffix}").symlink_to(scan.path)
             seconds, memory = measure([sys.executable, "-m", "hyperdiffusion", "overfit", f"{folder}/scans",
-                                       f"{folder}/store", *SHORT])
+                                       f"{folder}/store", "--prepared", *SHORT])
         print(f"| {count} | {seconds:.0f} | {seconds / count:.2f} | {memory:.0f} |", flush=True)
 
 

@@ -3,6 +3,8 @@
 import argparse
 import errno
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -15,12 +17,13 @@ from overfit.errors import BadInput
 from overfit.prepare import Preparation
 from overfit.prepared_folder import prepare_folder
 from overfit.presets import Preset
-from overfit.scans import load, output_names
+from overfit.scans import output_names
 
 from .checkpoint import Checkpoint
 from .demo import demo as run_demo
 from .heads import write_heads
-from .render import exhibit, sheet
+from .prepared_sheet import draw_beside, write_sheets
+from .render import sheet
 from .sample import Format, Sampler, write_meshes
 from .sample import sample as draw
 from .train import Training, Wandb, verdict
@@ -30,8 +33,6 @@ from .train import train as learn
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints" / "heads.safetensors"
 # Heads in the picture beside the meshes.
 SHOWN = 16
-# Scans with their heads in a row of the picture of prepared ones.
-BESIDE = 3
 
 Folder = Annotated[Path, tyro.conf.Positional]
 
@@ -58,63 +59,76 @@ def prepare(scans: Folder, out: Folder, preparation: Preparation = Preparation()
             machine: stage1.Machine = stage1.Machine()) -> None:
     """Bring raw scans to closed heads in the canonical frame: millimetres, +y up, +z out of the face.
 
-    Reads meshes (PLY, OBJ, STL, OFF, GLB, glTF) and points (PLY, XYZ, ASC, TXT, CSV, PTS, PCD) in any pose and unit.
-    Specks, noise, collars and shoulders go, holes close. OUT/prepared.csv tells what was found about each scan, and
-    OUT/prepared.png shows it beside its head. What is no head is set aside. Run again, it goes on.
+    Reads meshes (PLY, OBJ, STL, OFF, GLB, glTF), points (PLY, XYZ, ASC, TXT, CSV, PTS, PCD, LAS, LAZ, E57) and folders
+    of depth frames, in any pose and unit. Specks, noise, collars and shoulders go, holes close. OUT/prepared.csv tells
+    what was found about each scan, and OUT/prepared.png shows it beside its head. What is no head is set aside. Run
+    again, it goes on.
 
     Args:
         scans: Folder of raw scans.
-        out: Folder for the heads, which `hyperdiffusion overfit` takes.
+        out: Folder for the heads, which `hyperdiffusion overfit --prepared` takes.
         preparation: How they are prepared.
         machine: What of this computer is used.
     """
-    before = {path for path in out.rglob("*.json")} if out.is_dir() else set()
-    reports = prepare_folder(scans, out, preparation, machine)
-    heads = {path: report for path, report in reports.items() if not report.set_aside}
-    kept = sum(path.with_suffix(".json") in before for path in heads)
-    print(f"{len(heads) - kept} prepared, {kept} kept from before, {len(reports) - len(heads)} set aside")
-    for report in reports.values():
-        if report.set_aside:
-            print(f"set aside: {report.set_aside}")
-    if not heads:
+    _prepare(scans, out, preparation, machine)
+
+
+def _prepare(scans: Path, out: Path, preparation: Preparation, machine: stage1.Machine) -> None:
+    outcome = prepare_folder(scans, out, preparation, machine, draw_beside)
+    write_sheets(outcome.reports, out)
+    done = len(outcome.reports) - len(outcome.set_aside)
+    kept = sum(not outcome.reports[path].set_aside for path in outcome.kept)
+    print(f"{done - kept} prepared, {kept} kept from before, {len(outcome.set_aside)} set aside; look at "
+          f"{out / 'prepared.png'}")
+    _set_aside(outcome.set_aside)
+    if not done:
         raise BadInput(f"{out}: no scan could be prepared; see the reasons above")
-    shown = list(heads.items())[:SHOWN]
-    rows = []
-    for first in range(0, len(shown), BESIDE):
-        part = shown[first:first + BESIDE]
-        rows.append((", ".join(report.name for _, report in part),
-                     [mesh for path, report in part for mesh in (exhibit(load(scans / report.name)), load(path))]))
-    sheet(rows, out / "prepared.png")
 
 
 def overfit(scans: Folder, store: Folder, settings: stage1.Settings = stage1.Settings(),
-            machine: stage1.Machine = stage1.Machine(), preset: Preset = "default", batch: int = 0,
-            ray: str | None = None) -> None:
+            machine: stage1.Machine = stage1.Machine(), preset: Preset = "default", prepared: bool = False,
+            keep_scale: bool = False, template: Path | None = None, batch: int = 0, ray: str | None = None) -> None:
     """Fit a small occupancy network to every scan in a folder (stage 1).
 
-    Reads PLY, OBJ, STL, OFF and GLB, in subfolders too. Run again, it fits only what is new or was not done. Scans
-    that cannot be fitted are listed at the end and in STORE/scans.csv.
+    Raw scans are prepared first, into STORE/prepared, as `hyperdiffusion prepare` does. Run again, it fits only what is
+    new or was not done. Scans that cannot be fitted are listed at the end and in STORE/scans.csv.
 
     Args:
-        scans: Folder of scans: aligned (+y up, +z out of the face) and closed enough to tell inside from outside.
+        scans: Folder of scans.
         store: Folder for the fitted networks.
         settings: What decides how a fit comes out; a store keeps to the settings that it was made with.
         machine: What of this computer is used.
         preset: Where the settings start from: default, or paper for the published method, for comparisons.
+        prepared: Take the scans as they are: aligned (+y up, +z out of the face) meshes, closed enough to tell inside
+            from outside.
+        keep_scale: Trust the unit when preparing: never change a scan's size.
+        template: Mesh of a head in the canonical frame on which scans are laid when preparing; without it, the mean of
+            the default heads.
         batch: Scans fitted as one computation, and lost at most by a kill; 0 picks for the machine.
         ray: Address of a Ray cluster (auto for a local one) over which the batches are spread, on its GPUs with
             --device cuda. Needs the extra `cluster`.
     """
     del preset  # main() has made it the settings' default.
+    if not prepared:
+        preparation = Preparation(settings.unit, keep_scale, template)
+        # The heads are in millimetres, whatever the scans are in.
+        settings = replace(settings, unit="auto")
+        heads = stage1.prepared_heads(store, settings)
+        _prepare(scans, heads, preparation, machine)
+        scans = heads
     outcome = stage1.overfit(scans, store, settings, machine, batch, ray)
     errors = sorted(record.error_mm for record in outcome.records)
     print(f"{len(outcome.fitted)} fitted, {len(outcome.kept)} kept from before, {len(outcome.set_aside)} set aside")
     if errors:
         print(f"surface error: mean {sum(errors) / len(errors):.3f} mm, worst {errors[-1]:.3f} mm")
-    for reason in outcome.set_aside.values():
-        print(f"set aside: {reason}")
+    _set_aside(outcome.set_aside.values())
     if not errors:
         raise BadInput(f"{store}: no scan could be fitted; see the reasons above")
+
+
+def _set_aside(reasons: Iterable[str]) -> None:
+    for reason in reasons:
+        print(f"set aside: {reason}")
 
 
 def decode(store: Folder, out: Folder, resolution: int = 256, format: Format = "ply", keep_islands: bool = False,

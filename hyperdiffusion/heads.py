@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import trimesh
+from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from overfit.errors import BadInput
@@ -30,6 +31,9 @@ AGES = (0.3, 1.0)
 # Faint expressions, up to so many at once; gazes do not show, and an open jaw shows what was taken away.
 EXPRESSIONS, EXPRESSION_LIMIT = 2, 0.4
 HIDDEN_ACTIONS = ("eyeLook", "tongueOut", "jaw", "mouthClose")
+# Anny looks so many degrees farther down than the light-stage scans of ICT-FaceKit in their neutral pose (200 heads
+# registered on its mean). Theirs is the canonical pose: real scans are what heads will lie beside.
+DOWN = 3.0
 # The neck is cut this share of the way from its first vertebra to its second.
 CUT = 0.3
 
@@ -110,6 +114,11 @@ class HeadModel:
         points = np.asarray(cut.vert_properties)[:, :3]
         return trimesh.Trimesh(points - self._middle(vertices, bones), np.asarray(cut.tri_verts), process=False)
 
+    def body(self, person: Person) -> np.ndarray:
+        """All vertices (n, 3) of the person's body where `mesh` has the head; the same ones for every person."""
+        vertices, bones = self._body(person)
+        return vertices - self._middle(vertices, bones)
+
     @torch.no_grad()
     def _body(self, person: Person) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Vertices (n, 3) and bones' heads by name, millimetres, +y up, +z out of the face."""
@@ -165,7 +174,7 @@ def _part(label: str) -> str:
 def _upright(points: torch.Tensor) -> np.ndarray:
     """Anny's metres, +z up and -y out of the face, to the canonical frame."""
     x, y, z = points.double().numpy().T * 1000
-    return np.stack([x, z, -y], axis=1)
+    return Rotation.from_euler("x", -DOWN, degrees=True).apply(np.stack([x, z, -y], axis=1))
 
 
 def _loops(faces: np.ndarray) -> list[np.ndarray]:

@@ -8,9 +8,9 @@ from .field import Field
 from .fit import Fitting
 from .occupancy import Sampling
 from .presets import PRESETS
-from .run import Outcome, overfit
+from .run import Outcome, overfit, prepared_heads
 from .store import Store
 from .workers import Machine
 
 __all__ = ["BadInput", "Cube", "Field", "Fitting", "Machine", "Outcome", "PRESETS", "Sampling", "Settings", "Store",
-           "decode", "overfit"]
+           "decode", "overfit", "prepared_heads"]

@@ -26,6 +26,8 @@ COARSE = 8
 NEIGHBOURS = 8
 # Points of a cloud closer to each other than this (mm) tell nothing more.
 SPACING = 0.7
+# And one of so many mm tells its distance well enough where it is far off.
+ROUGH = 6.0
 # Planes through a cloud's points hold so many times the points' spacing off them.
 HOLD = 4.0
 # Values are kept this far from zero.
@@ -84,19 +86,24 @@ def _cloud_values(cloud: Cloud) -> Callable[[np.ndarray], np.ndarray]:
     """Values (n,) of f at points (n, 3) about oriented points; close to them, the distance from planes through them."""
     cloud = thinned(cloud, SPACING)
     points, normals = np.ascontiguousarray(cloud.points), np.ascontiguousarray(cloud.normals)
-    tree, share = cKDTree(points), areas(points)
+    tree, rough, share = cKDTree(points), cKDTree(thinned(cloud, ROUGH).points), areas(points)
+    reach = HOLD * np.sqrt(np.minimum(share, 4 * np.median(share)))
 
     def value(asked: np.ndarray) -> np.ndarray:
-        away, near = tree.query(asked, NEIGHBOURS)
-        winding = igl.fast_winding_number(points, normals, share, np.ascontiguousarray(asked))
-        far = _level(away[:, 0], winding)
+        level = np.empty(len(asked))
+        # A bound makes the tree some times faster for all that lie beyond it.
+        nearest, member = tree.query(asked, distance_upper_bound=reach.max())
+        held = nearest < np.append(reach, 0)[member]
+        by_plane, rest = np.nonzero(held)[0], np.nonzero(~held)[0]
+        away, near = tree.query(asked[by_plane], NEIGHBOURS)
         # Close to the points the winding number is rough; planes through them are smooth (Kolluri 2008).
-        offset = ((asked[:, None] - points[near]) * normals[near]).sum(-1)
-        reach = away[:, -1:] + 1e-9
-        weight = np.exp(-2 * (away / reach) ** 2)
-        plane = (weight * offset).sum(1) / weight.sum(1)
-        spacing = np.sqrt(share[near[:, 0]])
-        return np.where(away[:, 0] < HOLD * spacing, plane, far)
+        offset = ((asked[by_plane, None] - points[near]) * normals[near]).sum(-1)
+        weight = np.exp(-2 * (away / (away[:, -1:] + 1e-9)) ** 2)
+        level[by_plane] = (weight * offset).sum(1) / weight.sum(1)
+        # Far off, a rough distance does: the winding number tells where the surface is.
+        winding = igl.fast_winding_number(points, normals, share, np.ascontiguousarray(asked[rest]))
+        level[rest] = _level(rough.query(asked[rest])[0], winding)
+        return level
 
     return value
 

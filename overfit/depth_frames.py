@@ -3,8 +3,9 @@
 Two forms, a folder of frames either way:
 - TrueDepth frames as StandardCyborg writes them: PLY files with the elements `metadata` (JSON, a uchar a byte) and
   `depth` (float32 metres, a pixel each).
-- What any app can write: depth images (16-bit PNG, or NPY) beside `intrinsics.json` with fx, fy, cx, cy, width, height
-  and `depth_scale`, the metres that one unit of the images stands for.
+- What any app can write: depth images (16-bit PNG, EXR or NPY) beside `intrinsics.json` with fx, fy, cx, cy, width,
+  height and `depth_scale`, the metres that one unit of the images stands for. It may hold `poses`: by image names, 4x4
+  matrices from the camera (x right, y up, z backwards, as ARKit has it) to the world, in metres.
 """
 
 import json
@@ -17,8 +18,7 @@ from PIL import Image
 from .clouds import Cloud
 from .errors import BadInput
 
-IMAGES = (".png", ".npy")
-FEWEST = 2
+IMAGES = (".png", ".npy", ".exr")
 # Nearest and farthest that a face is held from a phone, in metres; what lies behind is background.
 NEAR, FAR = 0.12, 0.9
 # A pixel whose neighbours differ by more than this share of its depth flies between two surfaces.
@@ -40,6 +40,8 @@ class Frame:
     cy: float
     # Corrections f, evenly spaced from the centre to the farthest corner: a pixel at radius r belongs at r (1 + f).
     lens: np.ndarray | None = None
+    # (4, 4) from this camera (x right, y up, z backwards) to the world in millimetres, where the app knows it.
+    pose: np.ndarray | None = None
 
 
 def is_capture(folder: Path) -> bool:
@@ -51,13 +53,13 @@ def is_capture(folder: Path) -> bool:
 
 
 def read_frames(folder: Path) -> list[Frame]:
-    """The frames of a capture in their order. Raises BadInput where they are damaged or too few."""
+    """The frames of a capture in their order. Raises BadInput where they are damaged, or there are none."""
     if (folder / "intrinsics.json").exists():
         frames = _images(folder)
     else:
         frames = [_truedepth(path) for path in sorted(folder.glob("*.ply")) if _is_truedepth(path)]
-    if len(frames) < FEWEST:
-        raise BadInput(f"{folder.name}: {len(frames)} depth frames; a capture needs at least {FEWEST}")
+    if not frames:
+        raise BadInput(f"{folder.name}: no depth frames beside its intrinsics.json; put 16-bit PNG, EXR or NPY there")
     return frames
 
 
@@ -116,19 +118,48 @@ def _images(folder: Path) -> list[Frame]:
     path = folder / "intrinsics.json"
     try:
         about = json.loads(path.read_text())
-        camera = [float(about[name]) for name in ("fx", "fy", "cx", "cy")]
+        fx, fy, cx, cy = [float(about[name]) for name in ("fx", "fy", "cx", "cy")]
         size, unit = (int(about["height"]), int(about["width"])), float(about["depth_scale"])
-    except (KeyError, ValueError, TypeError) as error:
+        poses = {name: _in_millimetres(pose) for name, pose in about.get("poses", {}).items()}
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise BadInput(f"{folder.name}/intrinsics.json: {error}; it needs the numbers fx, fy, cx, cy, width, height "
-                       "and depth_scale") from error
+                       "and depth_scale, and poses of 4x4 numbers if any") from error
     frames = []
     for image in sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES):
         try:
-            depth = np.load(image) if image.suffix.lower() == ".npy" else np.asarray(Image.open(image))
+            depth = _depth(image).astype(np.float64) * unit
             high, wide = depth.shape[0] / size[0], depth.shape[1] / size[1]
-            fx, fy, cx, cy = camera
-            frames.append(Frame(depth.astype(np.float64) * unit, fx * wide, fy * high, cx * wide, cy * high))
-        except (OSError, ValueError, IndexError, TypeError) as error:
+            frames.append(Frame(depth, fx * wide, fy * high, cx * wide, cy * high, pose=poses.get(image.name)))
+        # OpenEXR raises RuntimeError.
+        except (OSError, ValueError, IndexError, TypeError, ZeroDivisionError, RuntimeError,
+                Image.DecompressionBombError) as error:
             raise BadInput(f"{folder.name}/{image.name}: no depth image ({' '.join(str(error).split())[:100]}); "
-                           "write 16-bit PNG or NPY") from error
+                           "write 16-bit PNG, EXR or NPY") from error
     return frames
+
+
+def _depth(image: Path) -> np.ndarray:
+    """(height, width) as the file has it."""
+    if image.suffix.lower() == ".npy":
+        # Mapped: a header that promises more than there is must not fill the memory.
+        return np.load(image, mmap_mode="r")
+    if image.suffix.lower() == ".exr":
+        try:
+            import OpenEXR
+        except ImportError as error:
+            raise BadInput(f"{image.name}: reading it needs OpenEXR; install it by `pip install "
+                           "'hyperdiffusion-heads[scanners]'`") from error
+        with OpenEXR.File(str(image)) as file:
+            channels = file.channels()
+            # Depth has a channel of its own, or is the only one.
+            return np.array(channels["Z" if "Z" in channels else next(iter(channels))].pixels)
+    return np.asarray(Image.open(image))
+
+
+def _in_millimetres(pose: list) -> np.ndarray:
+    """(4, 4) with its shift in millimetres. Raises ValueError where it is no such matrix."""
+    pose = np.array(pose, float).reshape(4, 4)
+    if not abs(np.linalg.det(pose[:3, :3]) - 1) < 0.1:
+        raise ValueError("a pose that is no turn and shift")
+    pose[:3, 3] *= 1000
+    return pose

@@ -24,21 +24,29 @@ LAST = 4
 # A frame with a smaller share of points within a few millimetres of the others is left out.
 OVERLAP, CLOSE = 0.4, 4.0
 FEWEST_POINTS = 500
+# More frames than this show nothing new: every second, third and so on is taken. What noise they have averages out.
+MOST_FRAMES = 60
 # Neighbours over which a fused point is averaged.
 AVERAGED = 12
 
 
 def fuse(frames: list[Frame]) -> Cloud:
     """The cloud of all frames, as the first camera sees it. Raises BadInput where they do not lie on each other."""
-    clouds = [cloud for frame in frames if len((cloud := thinned(unproject(frame), FINE)).points) >= FEWEST_POINTS]
-    if len(clouds) < 2:
+    frames = frames[::-(-len(frames) // MOST_FRAMES)]
+    seen = [(frame, thinned(unproject(frame), FINE)) for frame in frames]
+    seen = [(frame, cloud) for frame, cloud in seen if len(cloud.points) >= FEWEST_POINTS]
+    if not seen:
         raise BadInput("its frames show no surface near the camera; capture it from 20 to 60 cm")
+    frames, clouds = map(list, zip(*seen))
+    if len(clouds) == 1:
+        return clouds[0]
     coarse = [thinned(cloud, COARSE) for cloud in clouds]
     poses = [np.eye(4)]
     for index in range(1, len(coarse)):
         # What the last frames have seen: farther back there may be another side of the head.
         last = slice(max(0, index - LAST), index)
-        poses.append(_laid(_together(coarse[last], poses[last]), coarse[index], poses[-1], LOOSE))
+        start = poses[-1] @ _since(frames[index - 1], frames[index])
+        poses.append(_laid(_together(coarse[last], poses[last]), coarse[index], start, LOOSE))
     for _ in range(ROUNDS):
         for index in range(1, len(coarse)):
             seen = _together(coarse[:index] + coarse[index + 1:], poses[:index] + poses[index + 1:])
@@ -47,6 +55,11 @@ def fuse(frames: list[Frame]) -> Cloud:
     if len(kept) < 2:
         raise BadInput("its frames do not lie on each other; capture it more slowly")
     return _averaged(_together([clouds[one] for one in kept], [poses[one] for one in kept]))
+
+
+def _since(before: Frame, now: Frame) -> np.ndarray:
+    """(4, 4) from a frame's camera to that of the frame before, as far as the app knows."""
+    return np.eye(4) if before.pose is None or now.pose is None else np.linalg.inv(before.pose) @ now.pose
 
 
 def _laid(target: Cloud, source: Cloud, start: np.ndarray, reach: float) -> np.ndarray:

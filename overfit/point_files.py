@@ -1,4 +1,4 @@
-"""Point files: XYZ, ASC, TXT, CSV, PTS and PCD in, clouds in the file's unit out.
+"""Point files: XYZ, ASC, TXT, CSV, PTS, PCD, LAS, LAZ and E57 in, clouds in the file's unit out.
 
 Text files hold a point a line, its numbers parted by spaces, tabs, commas or semicolons; lines that are not numbers are
 headers. A header that names its columns is believed; else normals are what has unit length, and colours are left out.
@@ -14,7 +14,8 @@ from .clouds import Cloud
 from .errors import BadInput
 
 TEXT = (".xyz", ".asc", ".txt", ".csv", ".pts")
-FORMATS = (*TEXT, ".pcd")
+SURVEYED = (".las", ".laz", ".e57")
+FORMATS = (*TEXT, ".pcd", *SURVEYED)
 # More points than this are read no further: a head needs some ten thousand.
 MOST = 5_000_000
 FEWEST = 500
@@ -27,7 +28,10 @@ _KINDS = {"F": "f", "I": "i", "U": "u"}
 
 def read_points(path: Path) -> Cloud:
     """The cloud in a point file. Raises BadInput where there are no points in it."""
-    table, names = _pcd(path) if path.suffix.lower() == ".pcd" else _text(path)
+    suffix = path.suffix.lower()
+    if suffix in SURVEYED:
+        return _sound(_surveyed(path), None, path)
+    table, names = _pcd(path) if suffix == ".pcd" else _text(path)
     if table.shape[1] < 3:
         raise BadInput(f"{path.name}: {table.shape[1]} numbers a line; a point has at least three")
     places = _columns(names, ("x", "y", "z")) or [0, 1, 2]
@@ -109,6 +113,30 @@ def _pcd(path: Path) -> tuple[np.ndarray, list[str]]:
     try:
         return np.loadtxt(body.decode("ascii", "replace").splitlines(), ndmin=2, max_rows=MOST), columns
     except ValueError as error:
+        raise BadInput(f"{path.name}: {' '.join(str(error).split())[:120]}; export the scan again") from error
+
+
+def _surveyed(path: Path) -> np.ndarray:
+    """Points (n, 3) of a laser scanner's file, as its library reads them. Needs the extra `scanners`."""
+    try:
+        import laspy
+        import pye57
+    except ImportError as error:
+        raise BadInput(f"{path.name}: reading it needs {error.name}; install it by `pip install "
+                       "'hyperdiffusion-heads[scanners]'`") from error
+    try:
+        if path.suffix.lower() != ".e57":
+            with laspy.open(path) as file:
+                scale, shift = file.header.scales, file.header.offsets
+                points = file.read_points(MOST)
+                return np.stack([points.X, points.Y, points.Z], axis=1) * scale + shift
+        with pye57.E57(str(path)) as file:
+            if (promised := sum(file.get_header(index).point_count for index in range(file.scan_count))) > MOST:
+                raise ValueError(f"{promised} points, more than {MOST}")
+            scans = [file.read_scan(index, ignore_missing_fields=True) for index in range(file.scan_count)]
+        return np.concatenate([np.stack([scan[f"cartesian{axis}"] for axis in "XYZ"], axis=1) for scan in scans])
+    # These libraries raise what they like on damaged files.
+    except Exception as error:
         raise BadInput(f"{path.name}: {' '.join(str(error).split())[:120]}; export the scan again") from error
 
 

@@ -17,15 +17,16 @@ from .clouds import Cloud, with_normals, without_noise
 from .decode import largest_body
 from .errors import BadInput
 from .occupancy import surface_samples
-from .registration import TEMPLATE, Registration, Similarity, Template, register
+from .registration import Registration, Similarity, Template, register
 from .scans import MILLIMETRES, Scan, Unit, load, unit_of
 
 # Points that a scan is registered by.
 SAMPLES = 20_000
 # A piece of a mesh with less than this share of the largest's area is noise.
 SPECK = 0.02
-# What a head must reach: relief of the face (an egg has 0.15, heads 0.4 to 0.7), and nearness of face and whole in mm.
-LEAST_RELIEF, WORST_FACE_MM, WORST_RESIDUAL_MM = 0.3, 8.0, 15.0
+# What a head must reach: relief of the face (heads have 0.55 to 0.9, a skull 0.4, an egg 0.3, a teapot 0.25), and
+# nearness of face and whole in mm.
+LEAST_RELIEF, WORST_FACE_MM, WORST_RESIDUAL_MM = 0.45, 6.0, 8.0
 # Smallest volume of a closed face mask or head, in litres.
 LEAST_LITRES = 0.2
 # Collars: what lies this far (mm) off the template's surface, below this share of its height.
@@ -68,24 +69,36 @@ class Report:
     set_aside: str = ""
 
 
-def prepare(scan: Scan, preparation: Preparation) -> tuple[trimesh.Trimesh | None, Report]:
-    """The scan's closed head in millimetres in the canonical frame, or None, and the report."""
+@dataclass(frozen=True)
+class Prepared:
+    """What came of a scan."""
+
+    report: Report
+    # Its surface as it was read, or None where nothing could be.
+    raw: trimesh.Trimesh | Cloud | None
+    # Its closed head in millimetres in the canonical frame, or None where it was set aside.
+    head: trimesh.Trimesh | None
+
+
+def prepare(scan: Scan, preparation: Preparation) -> Prepared:
+    """Bring a scan to a closed head in the canonical frame, or tell why that cannot be."""
     about: dict = {"name": scan.name, "digest": scan.digest}
+    raw = head = None
     try:
-        head = _prepared(scan, preparation, about)
+        raw = load(scan.path)
+        head = _head(raw, preparation, about)
     except BadInput as error:
         reason = str(error)
-        return None, Report(**about, set_aside=reason if reason.startswith(scan.name) else f"{scan.name}: {reason}")
-    return head, Report(**about)
+        about["set_aside"] = reason if reason.startswith(scan.path.name) else f"{scan.name}: {reason}"
+    return Prepared(Report(**about), raw, head)
 
 
-def _prepared(scan: Scan, preparation: Preparation, about: dict) -> trimesh.Trimesh:
-    surface = load(scan.path)
-    if isinstance(surface, Cloud):
-        surface = _clean_cloud(surface, about)
+def _head(raw: trimesh.Trimesh | Cloud, preparation: Preparation, about: dict) -> trimesh.Trimesh:
+    if isinstance(raw, Cloud):
+        surface = _clean_cloud(raw, about)
         sample = surface[np.random.default_rng(0).permutation(len(surface.points))[:SAMPLES]]
     else:
-        surface = _clean_mesh(surface, about)
+        surface = _clean_mesh(raw, about)
         sample = Cloud(*surface_samples(surface, SAMPLES, np.random.default_rng(0)))
     template = _template(preparation.template)
     whole, found = _aligned(sample, template, preparation)
@@ -128,6 +141,7 @@ def _refusal(found: Registration) -> str:
 def _clean_mesh(mesh: trimesh.Trimesh, about: dict) -> trimesh.Trimesh:
     """The mesh without specks, its triangles turned to agree with each other and outwards."""
     about |= {"kind": "mesh", "count": len(mesh.faces)}
+    mesh = mesh.copy()
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     mesh.update_faces(mesh.nondegenerate_faces())
     if not len(mesh.faces):
@@ -183,7 +197,9 @@ def _head_part(surface: trimesh.Trimesh | Cloud, template: Template) -> trimesh.
 
 @cache
 def _template(path: Path | None) -> Template:
-    mesh = trimesh.load_mesh(TEMPLATE, process=False) if path is None else load(path)
+    if path is None:
+        return Template.standard()
+    mesh = load(path)
     if not isinstance(mesh, trimesh.Trimesh):
         raise BadInput(f"{path}: the template must be a mesh")
     return Template(mesh)

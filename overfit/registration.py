@@ -2,8 +2,8 @@
 
 First a guess that does not depend on the pose: every one of some hundred rotations is improved for a few rounds, all at
 once, by closest points on the template looked up in a grid. Then the best are refined point to plane (Chen and Medioni
-1991) with weights that leave out hair, clothes and what is missing (Geman and McClure 1985). Rotations are proper ones:
-a mirrored head cannot come out.
+1991) with weights that leave out hair, clothes and what is missing (Geman and McClure 1985), while the template takes
+the scan's shape. Rotations are proper ones: a mirrored head cannot come out.
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,13 +16,14 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from .clouds import Cloud
-from .occupancy import on_face, surface_samples
+from .occupancy import barycentric_points
 
-TEMPLATE = Path(__file__).with_name("template.ply")
+# Made by tools/make_template.py.
+TEMPLATE = Path(__file__).with_name("template.npz")
 # Rotations tried, the points that try them; how many of them are refined, shortly and fully, with how many points.
-ROTATIONS, SCOUTS, BEST, FINALISTS, REFINERS = 1000, 250, 12, 3, 6000
+ROTATIONS, SCOUTS, BEST, FINALISTS, REFINERS = 1000, 250, 12, 2, 6000
 # Rounds of either, and the width in mm of the weights at their begin and end.
-SCOUTING, REFINING = 12, 30
+SCOUTING, REFINING = 12, 20
 WIDE, NARROW = 40.0, 4.0
 # Side of the lookup grid's cells, and how far it reaches about the template, in millimetres.
 CELL, MARGIN = 8.0, 150.0
@@ -32,10 +33,18 @@ LARGE, BALLS, BALL = 1.6, 8, 120.0
 ROOM = 45.0
 # How far above the template's own end heads end, in mm.
 FLOOR = 2.0
+# Points of the face by which reliefs are compared.
+FACE_POINTS = 1000
+# Standard deviation of the lengths of heads' axes, where no modes are known.
+LENGTHS = 0.08
+# How stiff the template is: a shape of one standard deviation is as unlikely as a scan that lies so many mm off it.
+STIFF = 0.3
 # How much more the face's points weigh than others: faces are to lie on each other, whatever the skulls do.
 FACE = 5.0
-# Width in mm of what a face's relief stands out from.
-RELIEF = 15.0
+# Width in mm of what a face's relief stands out from, and of the noise in a scan's normals that is averaged away.
+RELIEF, GRAIN = 15.0, 4.0
+# A face point farther than this (mm) from the scan is missing from it; how much of a face may be missing for nothing.
+MISSING, MAY_MISS = 10.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,16 @@ class Similarity:
 
 
 @dataclass(frozen=True)
+class Pose:
+    """How a scan is brought to the template, and the template to the scan's shape."""
+
+    # From the scan's frame to the template's.
+    similarity: Similarity
+    # (modes,) in standard deviations.
+    shape: np.ndarray
+
+
+@dataclass(frozen=True)
 class Registration:
     """How a scan lies on the template."""
 
@@ -71,8 +90,7 @@ class Registration:
     residual_mm: float
     # The same of the template's face to the scan.
     face_mm: float
-    # Correlation, -1 to 1, of the face's relief with the scan's: how their normals differ from those about them. It
-    # sees nose, brows and chin, which an egg has not and a head on its head has elsewhere.
+    # Correlation, -1 to 1, of the face's relief with the scan's, see relief().
     relief: float
 
     @property
@@ -82,19 +100,39 @@ class Registration:
 
 
 class Template:
-    """A head in the canonical frame, ready to be looked up."""
+    """A head in the canonical frame and how heads differ from it, ready to be looked up."""
 
-    def __init__(self, mesh: trimesh.Trimesh):
+    def __init__(self, mesh: trimesh.Trimesh, modes: np.ndarray | None = None):
+        """`modes` (k, vertices, 3) are standard deviations in mm; without them, heads differ in their axes' lengths."""
+        if modes is None:
+            modes = LENGTHS * np.eye(3)[:, None] * mesh.vertices
         self.mesh = mesh
-        points, normals = surface_samples(mesh, 20_000, np.random.default_rng(0))
+        rng = np.random.default_rng(0)
+        triangles = rng.choice(len(mesh.faces), 20_000, p=mesh.area_faces / mesh.area_faces.sum())
         # The neck's cut is no part of a head.
-        skin = normals[:, 1] > -0.95
-        self.cloud = Cloud(points[skin], normals[skin])
+        triangles = triangles[mesh.face_normals[triangles, 1] > -0.95]
+        fields = np.concatenate([mesh.vertices, *modes], axis=1)
+        points = barycentric_points(fields[mesh.faces[triangles]], rng)
+        self.cloud = Cloud(points[:, :3], mesh.face_normals[triangles])
+        # (k, points, 3)
+        self.modes = points[:, 3:].reshape(len(points), -1, 3).transpose(1, 0, 2)
         self.tree = cKDTree(self.cloud.points)
         # (points,) whether each of the cloud's lies on the front of the face.
         low, high = mesh.bounds
         place = (self.cloud.points - low) / (high - low)
-        self.on_face = (place[:, 2] > 0.6) & (place[:, 1] > 0.25) & (place[:, 1] < 0.75)
+        self.on_face = ((place[:, 2] > 0.6) & (place[:, 1] > 0.25) & (place[:, 1] < 0.75)
+                        & (self.cloud.normals[:, 2] > 0))
+
+    @classmethod
+    def standard(cls) -> "Template":
+        """The mean of the default heads, with the principal components of their shapes."""
+        with np.load(TEMPLATE) as stored:
+            mesh = trimesh.Trimesh(stored["vertices"].astype(float), stored["faces"], process=False)
+            return cls(mesh, stored["modes"].astype(float))
+
+    def shaped(self, shape: np.ndarray) -> np.ndarray:
+        """The cloud's points (points, 3) on a head of that shape (k,)."""
+        return self.cloud.points + np.tensordot(shape, self.modes, 1)
 
     @cached_property
     def grid(self) -> tuple[np.ndarray, np.ndarray]:
@@ -111,18 +149,21 @@ class Template:
         return closest[tuple(np.moveaxis(place, -1, 0))]
 
     @cached_property
-    def face(self) -> Cloud:
-        """Points on the front of the face."""
-        front = np.nonzero(on_face(self.mesh))[0]
-        part = self.mesh.submesh([front], append=True)
-        return Cloud(*surface_samples(part, 1000, np.random.default_rng(0)))
+    def face(self) -> np.ndarray:
+        """Indices of points of the face by which reliefs are compared."""
+        front = np.nonzero(self.on_face)[0]
+        return np.random.default_rng(0).choice(front, min(FACE_POINTS, len(front)), replace=False)
 
     @cached_property
     def blur(self) -> np.ndarray:
-        """(face points, face points) weights of a mean over what lies about each."""
-        squared = ((self.face.points[:, None] - self.face.points) ** 2).sum(-1)
-        weight = np.exp(-squared / (2 * RELIEF**2))
-        return weight / weight.sum(1, keepdims=True)
+        """(face points, face points) weight of each in a mean over what lies about the others."""
+        points = self.cloud.points[self.face]
+        return np.exp(-((points[:, None] - points) ** 2).sum(-1) / (2 * RELIEF**2))
+
+    @cached_property
+    def relief(self) -> np.ndarray:
+        """(face points, 3) mean normals."""
+        return _smooth_normals(self.cloud, self.cloud.points[self.face])[0]
 
     @cached_property
     def box(self) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +180,9 @@ def register(cloud: Cloud, template: Template, free_scale: bool) -> Registration
         sizes = [np.linalg.norm(one - np.median(one, axis=0), axis=1) for one in (template.cloud.points, cloud.points)]
         start = Similarity(float(np.median(sizes[0]) / np.median(sizes[1])))
     sized = start.moved(cloud)
-    guesses = [guess for part in _parts(sized, template, rng) for guess in _guesses(part, template, free_scale)]
+    unshaped = np.zeros(len(template.modes))
+    guesses = [Pose(guess, unshaped) for part in _parts(sized, template, rng)
+               for guess in _guesses(part, template, free_scale)]
     refiners = sized[rng.choice(len(sized.points), min(REFINERS, len(sized.points)), replace=False)]
     few = refiners[:len(refiners.points) // 8]
     tried = [_refined(few, template, guess, REFINING // 4, free_scale) for guess in guesses]
@@ -218,43 +261,70 @@ def _procrustes(points: np.ndarray, target: np.ndarray, weight: np.ndarray, free
     return rotation, scale, goal - scale[:, None] * np.einsum("hij,hj->hi", rotation, middle)
 
 
-def _refined(cloud: Cloud, template: Template, start: Similarity, rounds: int, free_scale: bool) -> Similarity:
-    """Point-to-plane rounds: each solves for a small turn, shift and stretch by weighted least squares."""
-    now = start
+def _refined(cloud: Cloud, template: Template, start: Pose, rounds: int, free_scale: bool) -> Pose:
+    """Point-to-plane rounds: each solves for a small turn, shift and stretch by weighted least squares.
+
+    A head longer than the template would turn to lie close to it, by up to 13 degrees: so the template takes the scan's
+    shape meanwhile, as far as heads differ (Blanz and Vetter 1999).
+    """
+    now, shape = start.similarity, start.shape
     for step in range(rounds):
-        here = now.moved(cloud)
-        moved, turned = here.points, here.normals
-        gap, found = template.tree.query(moved)
+        here, target = now.moved(cloud), template.shaped(shape)
+        gap, found = cKDTree(target).query(here.points)
         normal = template.cloud.normals[found]
-        off = ((template.cloud.points[found] - moved) * normal).sum(1)
-        weight = _weights(gap, WIDE * (NARROW / WIDE) ** (step / rounds)) * ((turned * normal).sum(1) > 0.3)
+        off = ((target[found] - here.points) * normal).sum(1)
+        weight = _weights(gap, WIDE * (NARROW / WIDE) ** (step / rounds)) * ((here.normals * normal).sum(1) > 0.3)
         weight *= np.where(template.on_face[found], FACE, 1.0)
-        lever = np.concatenate([np.cross(moved, normal), normal, (moved * normal).sum(1, keepdims=True)], axis=1)
-        lever = lever if free_scale else lever[:, :6]
-        tie = 1e-6 * np.trace(lever.T @ (weight[:, None] * lever)) / len(lever.T) * np.eye(len(lever.T))
-        small = np.linalg.solve(lever.T @ (weight[:, None] * lever) + tie, lever.T @ (weight * off))
+        columns = [np.cross(here.points, normal), normal]
+        columns += [(here.points * normal).sum(1, keepdims=True)] if free_scale else []
+        lever = np.concatenate([*columns, -np.einsum("kni,ni->nk", template.modes[:, found], normal)], axis=1)
+        square = lever.T @ (weight[:, None] * lever)
+        # What all is drawn to, and how strongly: shapes to the mean one, the rest only where nothing else tells.
+        tie, goal = np.full(len(square), 1e-6 * np.trace(square) / len(square)), np.zeros(len(square))
+        tie[-len(shape):], goal[-len(shape):] = STIFF**2 * weight.sum(), -shape
+        small = np.linalg.solve(square + np.diag(tie), lever.T @ (weight * off) + tie * goal)
         turn = Rotation.from_rotvec(small[:3]).as_matrix()
         now = now.then(Similarity(1 + float(small[6]) if free_scale else 1.0, turn, small[3:6]))
-    return now
+        shape = shape + small[-len(shape):]
+    return Pose(now, shape)
 
 
 def _weights(gap: np.ndarray, width: float) -> np.ndarray:
     return 1 / (1 + (gap / width) ** 2) ** 2
 
 
-def _judged(cloud: Cloud, template: Template, similarity: Similarity) -> Registration:
-    here = similarity.moved(cloud)
-    moved, turned = here.points, here.normals
+def _judged(cloud: Cloud, template: Template, pose: Pose) -> Registration:
+    here, target = pose.similarity.moved(cloud), template.shaped(pose.shape)
     # Shoulders and what else lies outside the template's box is cut off later.
     low, high = template.box
-    boxed = moved[((moved > low) & (moved < high)).all(1)]
-    if len(boxed) < 0.05 * len(moved):
-        return Registration(similarity, np.inf, np.inf, -1.0)
-    gap = np.sort(template.tree.query(boxed)[0])[:int(0.8 * len(boxed))]
-    away, found = cKDTree(moved).query(template.face.points)
+    boxed = here.points[((here.points > low) & (here.points < high)).all(1)]
+    if len(boxed) < 0.05 * len(here.points):
+        return Registration(pose.similarity, np.inf, np.inf, -1.0)
+    gap = np.sort(cKDTree(target).query(boxed)[0])[:int(0.8 * len(boxed))]
+    face = target[template.face]
+    away = cKDTree(here.points).query(face)[0]
     # What a scan misses is not held against it, up to a point.
     nearer = np.sort(away)[:int(0.8 * len(away))]
-    ours, theirs = turned[found], template.face.normals
-    ours, theirs = ours - template.blur @ ours, theirs - template.blur @ theirs
-    relief = (ours * theirs).sum() / max(np.sqrt((ours**2).sum() * (theirs**2).sum()), 1e-9)
-    return Registration(similarity, float(gap.mean()), float(nearer.mean()), float(relief))
+    return Registration(pose.similarity, float(gap.mean()), float(nearer.mean()), _relief(here, template, face))
+
+
+def _relief(cloud: Cloud, template: Template, face: np.ndarray) -> float:
+    """Correlation of a cloud's relief about face points (n, 3) with the template's: normals against those about.
+
+    It sees nose, brows and chin, which an egg has not and a head on its head has elsewhere.
+    """
+    ours, found = _smooth_normals(cloud, face)
+    if not found.any():
+        return -1.0
+    blur = template.blur * found
+    blur /= blur.sum(1, keepdims=True) + 1e-12
+    ours, theirs = (ours - blur @ ours)[found], (template.relief - blur @ template.relief)[found]
+    correlation = (ours * theirs).sum() / max(np.sqrt((ours**2).sum() * (theirs**2).sum()), 1e-9)
+    return float(correlation * min(1.0, found.mean() / MAY_MISS))
+
+
+def _smooth_normals(cloud: Cloud, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A cloud's mean normals (n, 3) about places (n, 3), and whether (n,) it reaches there."""
+    away, near = cKDTree(cloud.points).query(places, 16)
+    weight = np.exp(-(away / GRAIN) ** 2 / 2) + 1e-12
+    return (weight[..., None] * cloud.normals[near]).sum(1) / weight.sum(1, keepdims=True), away[:, 0] < MISSING

@@ -22,6 +22,8 @@ from .workers import Machine
 
 # A scan whose size is this many times the median scan's, or less than its inverse, is in another unit or no head.
 ODD_SIZE = 2.0
+# A store's folder for the heads that were prepared for it.
+PREPARED = "prepared"
 # Scans fitted as one computation: on CPU their activations stay in the cache.
 BATCH = {"cpu": 8, "cuda": 32}
 
@@ -82,9 +84,29 @@ def overfit(folder: Path | str, store: Path | str, settings: Settings = Settings
         return Outcome(sorted(pending - set_aside.keys()), sorted(kept), set_aside, list(opened.records().values()))
 
 
+def prepared_heads(store: Path | str, settings: Settings) -> Path:
+    """Where a store keeps the heads that are prepared for it.
+
+    Raises BadInput where no fits with these settings can go into that store: better before its scans are prepared.
+    """
+    store = Path(store)
+    if store.is_dir():
+        _opened(store, settings)
+    return store / PREPARED
+
+
 def _existing(folder: Path, settings: Settings) -> Store | None:
+    """The store in a folder, ready to go on with, or None where it is empty."""
+    store = _opened(folder, settings)
+    if store:
+        # What a killed run left in shards: this run's shards may get the same names.
+        store.merge()
+    return store
+
+
+def _opened(folder: Path, settings: Settings) -> Store | None:
     """The store in a folder, or None where it is empty. Raises BadInput where it is of other settings."""
-    if not any(folder.iterdir()):
+    if not {path.name for path in folder.iterdir()} - {PREPARED}:
         return None
     if not (folder / "store.json").exists():
         raise BadInput(f"{folder}: holds other things than a store; give a new or empty folder")
@@ -94,8 +116,6 @@ def _existing(folder: Path, settings: Settings) -> Store | None:
         if theirs.get(flag) != value:
             raise BadInput(f"{folder}: was made with {flag} {theirs.get(flag)}, not {value}; "
                            "use its settings, or fit into a new store")
-    # What a killed run left in shards: this run's shards may get the same names.
-    store.merge()
     return store
 
 

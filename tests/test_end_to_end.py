@@ -14,7 +14,7 @@ from conftest import ellipsoid
 from overfit import Store
 
 SMALL = ["--near", "6000", "--wide", "2000", "--uniform", "2000", "--first-steps", "200", "--steps", "60", "--points",
-         "512", "--worst-mm", "20", "--review", "32"]
+         "512", "--worst-mm", "20", "--review", "32", "--prepared"]
 TINY = ["--width", "32", "--depth", "1", "--heads", "2", "--steps", "20"]
 
 
@@ -169,7 +169,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(made, tmp_path):
 
 
 def test_every_command_explains_itself():
-    for name in ("heads", "overfit", "decode", "train", "sample", "demo"):
+    for name in ("heads", "prepare", "overfit", "decode", "train", "sample", "demo"):
         done = run(name, "--help", threads=None)
         assert done.returncode == 0
         assert "--threads" in done.stdout and "--device" in done.stdout

@@ -1,9 +1,11 @@
 """Depth frames of a known head, drawn by rays, come back as its surface; a real capture as its makers fused it."""
 
 import json
+from dataclasses import replace
 
 import igl
 import numpy as np
+import OpenEXR
 import pytest
 import trimesh
 from conftest import SHARED
@@ -15,7 +17,7 @@ from trimesh.ray.ray_pyembree import RayMeshIntersector
 from overfit import BadInput
 from overfit.depth_frames import Frame, is_capture, read_frames, unproject
 from overfit.fusion import fuse
-from overfit.registration import TEMPLATE
+from overfit.registration import Template
 from overfit.scans import load
 
 HIGH, WIDE, FOCAL, AWAY = 120, 160, 180.0, 0.4
@@ -23,13 +25,17 @@ HIGH, WIDE, FOCAL, AWAY = 120, 160, 180.0, 0.4
 
 @pytest.fixture(scope="module")
 def head() -> trimesh.Trimesh:
-    return trimesh.load_mesh(TEMPLATE, process=False)
+    return Template.standard().mesh
 
 
-def photographed(head: trimesh.Trimesh, turn: float, noise: float = 0.0) -> tuple[Frame, np.ndarray]:
-    """A depth frame from `turn` degrees beside the face, and the pose (4, 4) from its camera, in mm, to the head."""
+def photographed(head: trimesh.Trimesh, turn: float, noise: float = 0.0, roll: float = 0.0,
+                 ) -> tuple[Frame, np.ndarray]:
+    """A depth frame from `turn` degrees beside the face, and the pose (4, 4) from its camera, in mm, to the head.
+
+    `roll` is how the phone is turned in the hand.
+    """
     pose = np.eye(4)
-    pose[:3, :3] = Rotation.from_euler("y", turn, degrees=True).as_matrix()
+    pose[:3, :3] = Rotation.from_euler("YZ", [turn, roll], degrees=True).as_matrix()
     pose[:3, 3] = pose[:3, :3] @ [0, 0, 1000 * AWAY]
     rows, columns = np.indices((HIGH, WIDE))
     rays = np.stack([(columns - WIDE / 2) / FOCAL, -(rows - HIGH / 2) / FOCAL, -np.ones((HIGH, WIDE))], axis=-1)
@@ -73,18 +79,41 @@ def test_frames_around_a_head_become_one_cloud(head):
     assert np.median(off) < 0.5 and np.percentile(off, 95) < 2
 
 
-@pytest.mark.parametrize("suffix", [".png", ".npy"])
+def test_known_poses_bring_frames_together_that_do_not_find_each_other(head):
+    views = [photographed(head, turn, roll=120 * index) for index, turn in enumerate((-30, 0, 30))]
+    first = views[0][1]
+    for known, bounds in ((False, (3, np.inf)), (True, (0, 1))):
+        cloud = fuse([replace(frame, pose=pose if known else None) for frame, pose in views])
+        off = nearest(cloud.points @ first[:3, :3].T + first[:3, 3], head)[0]
+        assert bounds[0] < np.percentile(off, 95) < bounds[1]
+
+
+def test_one_frame_is_a_mask(head):
+    frame, pose = photographed(head, 0)
+    points = fuse([frame]).points @ pose[:3, :3].T + pose[:3, 3]
+    assert nearest(points, head)[0].max() < 0.5
+
+
+@pytest.mark.parametrize("suffix", [".png", ".npy", ".exr"])
 def test_images_with_intrinsics_are_a_capture(head, tmp_path, suffix):
     for index, turn in enumerate((0, 10)):
         frame = photographed(head, turn)[0]
         depth = np.where(frame.depth < 10, frame.depth * 1000, 0).astype(np.uint16)
         path = tmp_path / f"{index}{suffix}"
-        np.save(path, depth) if suffix == ".npy" else Image.fromarray(depth).save(path)
+        if suffix == ".npy":
+            np.save(path, depth)
+        elif suffix == ".png":
+            Image.fromarray(depth).save(path)
+        else:
+            OpenEXR.File({}, {"Z": depth.astype(np.float32)}).write(str(path))
     camera = {"fx": FOCAL, "fy": FOCAL, "cx": WIDE / 2, "cy": HIGH / 2, "width": WIDE, "height": HIGH}
     (tmp_path / "intrinsics.json").write_text(json.dumps(camera | {"depth_scale": 0.001}))
     assert is_capture(tmp_path)
     frames = read_frames(tmp_path)
     assert len(frames) == 2 and len(unproject(frames[0]).points) > 1500
+    (tmp_path / "intrinsics.json").write_text(json.dumps(camera | {"depth_scale": 0.001, "poses": {"0.png": [1, 2]}}))
+    with pytest.raises(BadInput, match="poses of 4x4"):
+        read_frames(tmp_path)
     (tmp_path / "intrinsics.json").write_text(json.dumps(camera))
     with pytest.raises(BadInput, match="depth_scale"):
         read_frames(tmp_path)

@@ -1,6 +1,8 @@
 """Point files of every kind hold the same points; damaged ones are told."""
 
+import laspy
 import numpy as np
+import pye57
 import pytest
 import trimesh
 from conftest import ellipsoid
@@ -53,7 +55,20 @@ def test_ply_without_faces(tmp_path):
     np.testing.assert_allclose(load(tmp_path / "a.ply").points, POINTS, atol=1e-4)
 
 
+def test_laser_scanners_files(tmp_path):
+    las = laspy.create(point_format=0, file_version="1.2")
+    las.header.scales = [0.001] * 3
+    las.x, las.y, las.z = POINTS.T
+    for name in ("a.las", "a.laz"):
+        las.write(tmp_path / name)
+        np.testing.assert_allclose(load(tmp_path / name).points, POINTS, atol=0.001)
+    with pye57.E57(str(tmp_path / "a.e57"), mode="w") as file:
+        file.write_scan_raw({f"cartesian{axis}": POINTS[:, index].copy() for index, axis in enumerate("XYZ")})
+    np.testing.assert_allclose(load(tmp_path / "a.e57").points, POINTS, atol=0.001)
+
+
 @pytest.mark.parametrize("name, content", [
+    ("a.las", b"LASF" + bytes(300)), ("a.laz", b"junk"), ("a.e57", b"ASTM-E57" + bytes(100)),
     ("a.xyz", b""), ("a.xyz", b"not a number\n" * 200), ("a.txt", b"1 2\n3 4\n" * 600),
     ("a.txt", b"nan nan nan\n" * 900),
     ("a.asc", b"1 2 3\n" * 20), ("a.asc", b"1 2 3\n" * 800 + b"4 five 6\n"), ("a.pcd", b"FIELDS x y z\nDATA ascii\n"),

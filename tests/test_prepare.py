@@ -1,5 +1,6 @@
 """Raw scans whose truth is known come back in the canonical frame; what is no head is set aside with its reason."""
 
+import shutil
 import subprocess
 import sys
 
@@ -9,15 +10,19 @@ import trimesh
 from conftest import ONE_THREAD, SHARED, ellipsoid
 from scipy.spatial.transform import Rotation
 
+from overfit import Store
 from overfit.accuracy import distances
 from overfit.occupancy import on_face
 from overfit.prepared_folder import prepare_folder
-from overfit.registration import TEMPLATE
+from overfit.registration import Template
+
+QUICK = ["--near", "6000", "--wide", "2000", "--uniform", "2000", "--first-steps", "200", "--steps", "60", "--points",
+         "512", "--worst-mm", "20", "--review", "32", "--threads", "1"]
 
 
 def posed(seed: int, factor: float) -> trimesh.Trimesh:
     """The template as a hand scanner gives it: in some pose and unit, open below, with a hole and flipped triangles."""
-    mesh, random = trimesh.load_mesh(TEMPLATE, process=False).subdivide(), np.random.default_rng(seed)
+    mesh, random = Template.standard().mesh.subdivide(), np.random.default_rng(seed)
     kept = mesh.triangles_center[:, 1] > -110
     kept &= np.linalg.norm(mesh.triangles_center - mesh.vertices[random.integers(len(mesh.vertices))], axis=1) > 12
     faces = mesh.faces[kept]
@@ -46,7 +51,7 @@ def prepared(tmp_path_factory):
 
 def test_heads_come_back_to_the_canonical_frame(prepared):
     work, done = prepared
-    truth = trimesh.load_mesh(TEMPLATE, process=False)
+    truth = Template.standard().mesh
     face = truth.submesh([np.nonzero(on_face(truth))[0]], append=True)
     assert "4 prepared, 0 kept from before, 2 set aside" in done.stdout
     for name in ("mm", "metres über", "odd", "points"):
@@ -69,9 +74,20 @@ def test_run_again_it_keeps_what_it_has(prepared):
     work, _ = prepared
     before = (work / "out" / "mm.ply").stat().st_mtime_ns
     (work / "out" / "odd.ply").unlink()
-    reports = prepare_folder(work / "scans", work / "out", machine=ONE_THREAD)
+    outcome = prepare_folder(work / "scans", work / "out", machine=ONE_THREAD)
     assert (work / "out" / "mm.ply").stat().st_mtime_ns == before
-    assert (work / "out" / "odd.ply").exists() and len(reports) == 6
+    assert (work / "out" / "odd.ply").exists() and len(outcome.reports) == 6 and len(outcome.kept) == 5
+
+
+def test_overfit_prepares_by_itself(prepared):
+    work, _ = prepared
+    shutil.copytree(work / "out", work / "store" / "prepared")
+    done = subprocess.run([sys.executable, "-m", "hyperdiffusion", "overfit", work / "scans", work / "store", *QUICK],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "0 prepared, 4 kept from before, 2 set aside" in done.stdout and "4 fitted" in done.stdout
+    assert {record.name for record in Store(work / "store").read().records} == {
+        "mm.ply", "metres über.ply", "odd.ply", "points.ply"}
 
 
 def test_real_scans_come_out_upright_and_facing_us(tmp_path):
@@ -80,9 +96,9 @@ def test_real_scans_come_out_upright_and_facing_us(tmp_path):
     (tmp_path / "scans").mkdir()
     for name in ("menpo_james.obj", "SIMPOP_02.obj"):
         (tmp_path / "scans" / name).symlink_to(SHARED / "scans" / name)
-    reports = prepare_folder(tmp_path / "scans", tmp_path / "out", machine=ONE_THREAD)
-    assert not any(report.set_aside for report in reports.values())
-    for path in reports:
+    outcome = prepare_folder(tmp_path / "scans", tmp_path / "out", machine=ONE_THREAD)
+    assert not outcome.set_aside
+    for path in outcome.reports:
         head = trimesh.load_mesh(path)
         nose = head.vertices[head.vertices[:, 2].argmax()]
         # The foremost point of a face is its nose: in the middle, below the eyes.

@@ -9,12 +9,12 @@ from scipy.spatial.transform import Rotation
 from overfit.clouds import Cloud
 from overfit.occupancy import surface_samples
 from overfit.prepare import LEAST_RELIEF
-from overfit.registration import TEMPLATE, Similarity, Template, register
+from overfit.registration import Similarity, Template, register
 
 
 @pytest.fixture(scope="module")
 def template() -> Template:
-    return Template(trimesh.load_mesh(TEMPLATE, process=False))
+    return Template.standard()
 
 
 def sampled(mesh: trimesh.Trimesh, similarity: Similarity = Similarity(), keep=lambda points: slice(None)) -> Cloud:

@@ -19,6 +19,8 @@ FORMATS = (*TEXT, ".pcd", *SURVEYED)
 # More points than this are read no further: a head needs some ten thousand.
 MOST = 5_000_000
 FEWEST = 500
+# More numbers than this are no point.
+WIDEST = 200
 # Lines looked through for the first point.
 HEADER = 100
 _PARTS = re.compile(r"[\s,;]+")
@@ -50,6 +52,8 @@ def of_ply(loaded: trimesh.PointCloud, path: Path) -> Cloud:
 
 def _sound(points: np.ndarray, normals: np.ndarray | None, path: Path) -> Cloud:
     """A cloud of what is finite. Raises BadInput where too little is."""
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise BadInput(f"{path.name}: its points have no three coordinates; export the scan again")
     sound = np.isfinite(points).all(1)
     if normals is not None:
         length = np.linalg.norm(normals, axis=1)
@@ -65,7 +69,7 @@ def _text(path: Path) -> tuple[np.ndarray, list[str]]:
         lines = [file.readline(10_000) for _ in range(HEADER)]
     # A single number is the count that some formats begin with.
     numbers = [len(row) if (row := _numbers(line)) is not None else 0 for line in lines]
-    first = next((index for index, count in enumerate(numbers) if count >= 3), None)
+    first = next((index for index, count in enumerate(numbers) if 3 <= count <= WIDEST), None)
     if first is None:
         raise BadInput(f"{path.name}: no line of three numbers in its first {HEADER}; export the points as text again")
     header = lines[first - 1].lstrip("#/ ") if first else ""
@@ -95,8 +99,10 @@ def _pcd(path: Path) -> tuple[np.ndarray, list[str]]:
               if (words := line.split()) and not line.startswith("#")}
     try:
         names, points = [name.lower() for name in header["FIELDS"]], int(header["POINTS"][0])
-        kinds = [f"{_KINDS[kind]}{size}" for kind, size in zip(header["TYPE"], header["SIZE"], strict=True)]
         counts = list(map(int, header.get("COUNT", ["1"] * len(names))))
+        if not 0 < sum(counts) <= WIDEST:
+            raise ValueError(f"{sum(counts)} numbers a point")
+        kinds = [f"{_KINDS[kind]}{size}" for kind, size in zip(header["TYPE"], header["SIZE"], strict=True)]
         columns = [f"{name}.{part}" if part else name for name, count in zip(names, counts, strict=True)
                    for part in range(count)]
         form = np.dtype([(f"f{index}", kind) for index, kind in enumerate(
@@ -126,7 +132,10 @@ def _surveyed(path: Path) -> np.ndarray:
                        "'hyperdiffusion-heads[scanners]'`") from error
     try:
         if path.suffix.lower() != ".e57":
+            _check_las(path)
             with laspy.open(path) as file:
+                if file.header.point_count > path.stat().st_size:
+                    raise ValueError("it promises more points than it has bytes")
                 scale, shift = file.header.scales, file.header.offsets
                 points = file.read_points(MOST)
                 return np.stack([points.X, points.Y, points.Z], axis=1) * scale + shift
@@ -138,6 +147,14 @@ def _surveyed(path: Path) -> np.ndarray:
     # These libraries raise what they like on damaged files.
     except Exception as error:
         raise BadInput(f"{path.name}: {' '.join(str(error).split())[:120]}; export the scan again") from error
+
+
+def _check_las(path: Path) -> None:
+    """Raises ValueError where a header promises more records than the file can hold: laspy would look for them all."""
+    with open(path, "rb") as file:
+        header = file.read(104)
+    if len(header) < 104 or 54 * int.from_bytes(header[100:104], "little") > path.stat().st_size:
+        raise ValueError("a damaged header")
 
 
 def _columns(names: list[str], wanted: tuple[str, ...]) -> list[int] | None:

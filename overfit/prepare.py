@@ -4,6 +4,7 @@ read ─ cleaned ─ oriented points ─ register on the template ─ cut to the
 aligned, is told by its reason and gives no mesh.
 """
 
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,8 @@ SPECK = 0.02
 LEAST_RELIEF, WORST_FACE_MM, WORST_RESIDUAL_MM = 0.45, 6.0, 8.0
 # Smallest volume of a closed face mask or head, in litres.
 LEAST_LITRES = 0.2
+# Variance of coordinates, in any unit squared, that is no scan's; and thickness over length of what is flat.
+LEAST_SPREAD, MOST_SPREAD, FLAT = 1e-12, 1e18, 0.01
 # Collars: what lies this far (mm) off the template's surface, below this share of its height.
 COLLAR_MM, COLLAR_HEIGHT = 25.0, 0.3
 
@@ -50,7 +53,7 @@ class Report:
     """What was found about a scan and done to it."""
 
     name: str
-    digest: str
+    digest: str = ""
     # mesh or points, and how many of either.
     kind: str = ""
     count: int = 0
@@ -82,14 +85,21 @@ class Prepared:
 
 def prepare(scan: Scan, preparation: Preparation) -> Prepared:
     """Bring a scan to a closed head in the canonical frame, or tell why that cannot be."""
-    about: dict = {"name": scan.name, "digest": scan.digest}
+    about: dict = {"name": scan.name}
     raw = head = None
-    try:
-        raw = load(scan.path)
-        head = _head(raw, preparation, about)
-    except BadInput as error:
-        reason = str(error)
-        about["set_aside"] = reason if reason.startswith(scan.path.name) else f"{scan.name}: {reason}"
+    # Damaged files overflow here and there on the way to their verdict.
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+        try:
+            about["digest"] = scan.digest
+            raw = load(scan.path)
+            head = _head(raw, preparation, about)
+        except BadInput as error:
+            reason = str(error)
+            about["set_aside"] = reason if reason.startswith(scan.path.name) else f"{scan.name}: {reason}"
+        # A scan that nobody thought of must not end hours of others; the report names what it met.
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            about["set_aside"] = f"{scan.name}: cannot be prepared ({reason}); repair or export it again"
     return Prepared(Report(**about), raw, head)
 
 
@@ -100,6 +110,7 @@ def _head(raw: trimesh.Trimesh | Cloud, preparation: Preparation, about: dict) -
     else:
         surface = _clean_mesh(raw, about)
         sample = Cloud(*surface_samples(surface, SAMPLES, np.random.default_rng(0)))
+    _check_solid(sample.points)
     template = _template(preparation.template)
     whole, found = _aligned(sample, template, preparation)
     turn = np.degrees(np.arccos(np.clip((np.trace(whole.rotation) - 1) / 2, -1, 1)))
@@ -111,6 +122,16 @@ def _head(raw: trimesh.Trimesh | Cloud, preparation: Preparation, about: dict) -
     if head.volume < LEAST_LITRES * 1e6:
         raise BadInput(f"encloses {head.volume / 1e6:.2f} litres, no head; scan more of it")
     return head
+
+
+def _check_solid(points: np.ndarray) -> None:
+    """Raises BadInput where points (n, 3) lie in one place, on a line or in a plane, or where squares overflow."""
+    if len(points) < 4:
+        raise BadInput("nothing is left of it without noise; export the scan again")
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = np.linalg.eigvalsh(np.nan_to_num(np.cov(points.T)))
+    if not LEAST_SPREAD < spread[-1] < MOST_SPREAD or spread[0] < FLAT**2 * spread[-1]:
+        raise BadInput("its points lie in one place or in a plane; no head does")
 
 
 def _aligned(sample: Cloud, template: Template, preparation: Preparation) -> tuple[Similarity, Registration]:

@@ -88,9 +88,9 @@ def _kept(scan: Scan, target: Path, preparation: Preparation) -> Report | None:
     try:
         said = json.loads(target.with_suffix(".json").read_text())
         report = Report(**said["report"])
+        same = report.digest == scan.digest and said["preparation"] == _plain(preparation)
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    same = report.digest == scan.digest and said["preparation"] == _plain(preparation)
     return report if same and (target.exists() or report.set_aside) else None
 
 

@@ -68,7 +68,10 @@ def test_laser_scanners_files(tmp_path):
 
 
 @pytest.mark.parametrize("name, content", [
-    ("a.las", b"LASF" + bytes(300)), ("a.laz", b"junk"), ("a.e57", b"ASTM-E57" + bytes(100)),
+    ("a.las", b"LASF" + bytes(300)), ("a.laz", b"junk"), ("a.laz", b"LASF" + bytes(range(256)) * 2),
+    ("a.xyz", b"1 " * 5000),
+    ("a.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1000000000 1 1\nPOINTS 10\nDATA binary\n" + bytes(240)),
+    ("a.e57", b"ASTM-E57" + bytes(100)),
     ("a.xyz", b""), ("a.xyz", b"not a number\n" * 200), ("a.txt", b"1 2\n3 4\n" * 600),
     ("a.txt", b"nan nan nan\n" * 900),
     ("a.asc", b"1 2 3\n" * 20), ("a.asc", b"1 2 3\n" * 800 + b"4 five 6\n"), ("a.pcd", b"FIELDS x y z\nDATA ascii\n"),

@@ -13,8 +13,10 @@ from scipy.spatial.transform import Rotation
 from overfit import Store
 from overfit.accuracy import distances
 from overfit.occupancy import on_face
+from overfit.prepare import Preparation, prepare
 from overfit.prepared_folder import prepare_folder
 from overfit.registration import Template
+from overfit.scans import Scan
 
 QUICK = ["--near", "6000", "--wide", "2000", "--uniform", "2000", "--first-steps", "200", "--steps", "60", "--points",
          "512", "--worst-mm", "20", "--review", "32", "--threads", "1"]
@@ -77,6 +79,38 @@ def test_run_again_it_keeps_what_it_has(prepared):
     outcome = prepare_folder(work / "scans", work / "out", machine=ONE_THREAD)
     assert (work / "out" / "mm.ply").stat().st_mtime_ns == before
     assert (work / "out" / "odd.ply").exists() and len(outcome.reports) == 6 and len(outcome.kept) == 5
+
+
+def damaged(kind: str) -> trimesh.Trimesh:
+    mesh = ellipsoid((75.0, 115.0, 95.0), 4)
+    vertices, faces = np.array(mesh.vertices), mesh.faces
+    if kind == "not finite":
+        vertices[::2] = np.nan
+    elif kind == "one infinite":
+        vertices[7] = np.inf
+    elif kind == "flat":
+        vertices[:, 2] = 0
+    elif kind == "one place":
+        vertices[:] = 5
+    elif kind == "one far off":
+        vertices[7] = 1e25
+    elif kind == "one corner":
+        faces = np.zeros_like(faces)
+    return trimesh.Trimesh(vertices * (1e30 if kind == "huge" else 1), faces, process=False)
+
+
+@pytest.mark.parametrize("kind", ["not finite", "one infinite", "flat", "one place", "one far off", "one corner",
+                                  "huge"])
+def test_damaged_coordinates_end_in_a_reason(tmp_path, kind):
+    damaged(kind).export(tmp_path / "a b.ply")
+    prepared = prepare(Scan("below/a b.ply", tmp_path / "a b.ply"), Preparation())
+    assert prepared.head is None
+    assert "a b.ply: " in prepared.report.set_aside and "Error" not in prepared.report.set_aside
+
+
+def test_what_nobody_thought_of_does_not_end_the_others(tmp_path):
+    prepared = prepare(Scan("gone.ply", tmp_path / "gone.ply"), Preparation())
+    assert "gone.ply: cannot be prepared (FileNotFoundError" in prepared.report.set_aside
 
 
 def test_overfit_prepares_by_itself(prepared):

@@ -2,17 +2,23 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
+
+# Offset of the cosine schedule, and the most variance that a step of it adds (Nichol and Dhariwal 2021, section 3.2).
+COSINE_OFFSET, COSINE_LIMIT = 0.008, 0.999
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The linear schedule of noise, as published for HyperDiffusion."""
+    """How noise grows; the default is as published for HyperDiffusion."""
 
+    # linear, after Ho et al. 2020, or cosine, after Nichol and Dhariwal 2021, whose last step is noise alone.
+    noise: Literal["linear", "cosine"] = "linear"
     # T, the time steps from clean to noise.
     timesteps: int = 500
-    # Variance added at the first of them ...
+    # Variance that the linear schedule adds at the first of them ...
     first_beta: float = 1e-4
     # ... and at the last.
     last_beta: float = 2e-2
@@ -20,7 +26,11 @@ class Schedule:
     @cached_property
     def betas(self) -> torch.Tensor:
         """Variances (T,) added at each step; float64, as all that follows from them."""
-        return torch.linspace(self.first_beta, self.last_beta, self.timesteps, dtype=torch.float64)
+        if self.noise == "linear":
+            return torch.linspace(self.first_beta, self.last_beta, self.timesteps, dtype=torch.float64)
+        time = torch.linspace(0, 1, self.timesteps + 1, dtype=torch.float64)
+        signal = torch.cos((time + COSINE_OFFSET) / (1 + COSINE_OFFSET) * torch.pi / 2).square()
+        return (1 - signal[1:] / signal[:-1]).clamp(max=COSINE_LIMIT)
 
     @cached_property
     def signal(self) -> torch.Tensor:

@@ -5,30 +5,35 @@ sample, so that a sample does not depend on what else is in its batch.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 
 from .diffusion import Schedule
 
+Variance = Literal["small", "large"]
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Noise:
-    """Normal noise (B, D), row k drawn from a generator of its own."""
+    """Normal noise (B, D), row k drawn from a generator of its own; colder noise gives more usual samples."""
 
-    def __init__(self, seeds: Sequence[int], size: int, device: torch.device):
+    def __init__(self, seeds: Sequence[int], size: int, device: torch.device, temperature: float = 1.0):
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.size, self.device = size, device
+        self.size, self.device, self.temperature = size, device, temperature
 
     def __call__(self) -> torch.Tensor:
         """The next draw of every row."""
         rows = [torch.randn(self.size, generator=generator) for generator in self.generators]
-        return torch.stack(rows).to(self.device)
+        return self.temperature * torch.stack(rows).to(self.device)
 
 
 @torch.no_grad()
-def ddpm(denoise: Denoise, noise: Noise, schedule: Schedule) -> torch.Tensor:
-    """Ancestral sampling over all steps with the posterior's own variance (Ho et al. 2020, equations 6 and 7)."""
+def ddpm(denoise: Denoise, noise: Noise, schedule: Schedule, variance: Variance = "small") -> torch.Tensor:
+    """Ancestral sampling over all steps (Ho et al. 2020, equations 6 and 7).
+
+    The variance is the posterior's own, or the large one that the forward step adds: the two bounds of section 3.2.
+    """
     x = noise()
     for t in reversed(range(schedule.timesteps)):
         clean = denoise(x, _steps(x, t))
@@ -38,7 +43,7 @@ def ddpm(denoise: Denoise, noise: Noise, schedule: Schedule) -> torch.Tensor:
         to_x = float((1 - beta).sqrt() * (1 - before) / (1 - signal))
         x = to_clean * clean + to_x * x
         if t:
-            x = x + float(((1 - before) / (1 - signal) * beta).sqrt()) * noise()
+            x = x + float((beta if variance == "large" else (1 - before) / (1 - signal) * beta).sqrt()) * noise()
     return x
 
 
@@ -58,6 +63,53 @@ def ddim(denoise: Denoise, noise: Noise, schedule: Schedule, steps: int, eta: fl
         if eta:
             x = x + spread * noise()
     return x
+
+
+@torch.no_grad()
+def dpm(denoise: Denoise, noise: Noise, schedule: Schedule, steps: int) -> torch.Tensor:
+    """DPM-Solver++(2M): two-step solver of the probability-flow ODE (Lu et al. 2022b, algorithm 2)."""
+    x, before, last = noise(), None, 0.0
+    times = _spread(schedule, steps)
+    for t, following in zip(times, [*times[1:], None]):
+        clean = denoise(x, _steps(x, t))
+        # The last step, to no noise at all, is of first order: it lands on what the denoiser expects.
+        if following is None:
+            return clean
+        (scale, spread), (next_scale, next_spread) = _scales(schedule, t), _scales(schedule, following)
+        step = float(torch.log(next_scale / next_spread) - torch.log(scale / spread))
+        aim = clean if before is None else clean + step / (2 * last) * (clean - before)
+        x = float(next_spread / spread) * x + float(next_scale * -torch.expm1(torch.tensor(-step))) * aim
+        before, last = clean, step
+    return x
+
+
+@torch.no_grad()
+def ode(denoise: Denoise, noise: Noise, schedule: Schedule, steps: int) -> torch.Tensor:
+    """The probability-flow ODE by Heun's rule, in x over its signal (Karras et al. 2022, algorithm 1)."""
+    x = noise()
+    times = _spread(schedule, steps)
+    for t, following in zip(times, [*times[1:], None]):
+        clean = denoise(x, _steps(x, t))
+        if following is None:
+            return clean
+        (scale, spread), (next_scale, next_spread) = _scales(schedule, t), _scales(schedule, following)
+        level, next_level = spread / scale, next_spread / next_scale
+        slope = (x / float(scale) - clean) / float(level)
+        guess = x / float(scale) + float(next_level - level) * slope
+        there = (guess - denoise(float(next_scale) * guess, _steps(x, following))) / float(next_level)
+        x = float(next_scale) * (x / float(scale) + float(next_level - level) * (slope + there) / 2)
+    return x
+
+
+def _spread(schedule: Schedule, steps: int) -> list[int]:
+    """Evenly spread time steps, from the noisiest down, without the cleanest, from which the last jump goes anyway."""
+    times = torch.linspace(0, schedule.timesteps - 1, steps + 1, dtype=torch.float64)
+    return times.round().long().flip(0)[:-1].tolist()
+
+
+def _scales(schedule: Schedule, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the clean signal and the noise are multiplied by at a time step: alpha and sigma."""
+    return schedule.signal[t].sqrt(), (1 - schedule.signal[t]).sqrt()
 
 
 def _steps(x: torch.Tensor, t: int) -> torch.Tensor:

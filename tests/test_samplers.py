@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from hyperdiffusion import Schedule
 from hyperdiffusion.diffusion import posterior
-from hyperdiffusion.samplers import Noise, ddim, ddpm
+from hyperdiffusion.samplers import Noise, ddim, ddpm, dpm, ode
 
 SCHEDULE = Schedule()
 THEIRS = dict(num_train_timesteps=500, beta_start=1e-4, beta_end=2e-2, beta_schedule="linear", prediction_type="sample",
@@ -54,15 +54,67 @@ def test_noised_data_of_unit_variance_keep_it():
     torch.testing.assert_close(noised.std(1), torch.ones(4), atol=0.01, rtol=0)
 
 
-def test_ddpm_is_that_of_diffusers(monkeypatch):
-    theirs = in_double(DDPMScheduler(**THEIRS, variance_type="fixed_small"))
+@pytest.mark.parametrize("variance", ["small", "large"])
+def test_ddpm_is_that_of_diffusers(monkeypatch, variance):
+    theirs = in_double(DDPMScheduler(**THEIRS, variance_type=f"fixed_{variance}"))
     theirs.set_timesteps(500)
     noise = DoubleNoise(seeds(3), SIZE, CPU)
     x = noise()
     monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: noise())
     for t in theirs.timesteps:
         x = theirs.step(denoise(x, t.expand(3)), t, x).prev_sample
-    torch.testing.assert_close(ddpm(denoise, DoubleNoise(seeds(3), SIZE, CPU), SCHEDULE), x, atol=1e-5, rtol=1e-5)
+    ours = ddpm(denoise, DoubleNoise(seeds(3), SIZE, CPU), SCHEDULE, variance)
+    torch.testing.assert_close(ours, x, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("timesteps", [500, 1000])
+def test_the_cosine_schedule_is_that_of_diffusers(timesteps):
+    theirs = DDPMScheduler(num_train_timesteps=timesteps, beta_schedule="squaredcos_cap_v2")
+    torch.testing.assert_close(Schedule("cosine", timesteps).betas.float(), theirs.betas, atol=1e-6, rtol=1e-4)
+
+
+# NumPy 2 has something to say about how diffusers makes arrays.
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+@pytest.mark.parametrize("steps", [10, 20, 50])
+def test_dpm_is_that_of_diffusers(steps):
+    theirs = in_double(DPMSolverMultistepScheduler(
+        num_train_timesteps=500, beta_start=1e-4, beta_end=2e-2, beta_schedule="linear", prediction_type="sample",
+        algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero", timestep_spacing="linspace"))
+    theirs.set_timesteps(steps)
+    noise = DoubleNoise(seeds(3), SIZE, CPU)
+    x = noise()
+    for t in theirs.timesteps:
+        x = theirs.step(denoise(x, t.expand(3)), t, x).prev_sample
+    torch.testing.assert_close(dpm(denoise, DoubleNoise(seeds(3), SIZE, CPU), SCHEDULE, steps), x, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("noise", ["linear", "cosine"])
+def test_the_flow_of_a_gaussian_is_the_known_one(noise):
+    """Along the probability flow, x over its signal stays the same multiple of its own deviation."""
+    deviation, schedule = 0.5, Schedule(noise)
+    start = DoubleNoise(seeds(3), SIZE, CPU)()
+    # The last time step of all steps is that of the least noise, from which the solver jumps to the mean.
+    first, last = (((1 - schedule.signal[t]) / schedule.signal[t]) for t in (499, 1))
+    exact = start / schedule.signal[499].sqrt() * ((deviation**2 + last) / (deviation**2 + first)).sqrt()
+    exact = exact * deviation**2 / (deviation**2 + last)
+    for solve, steps, bound in ((ode, 499, 1e-3), (ode, 50, 0.05), (dpm, 499, 1e-3), (dpm, 50, 0.05)):
+        made = solve(gaussian(deviation, schedule), DoubleNoise(seeds(3), SIZE, CPU), schedule, steps)
+        assert (made - exact).abs().max() < bound * exact.abs().max(), (solve, steps)
+
+
+def gaussian(deviation: float, schedule: Schedule):
+    """The best denoiser of a normal distribution: its posterior mean is linear."""
+    def posterior_mean(x, step):
+        signal = schedule.signal[step][:, None]
+        return signal.sqrt() * deviation**2 * x / (signal * deviation**2 + 1 - signal)
+
+    return posterior_mean
+
+
+def test_colder_noise_gives_closer_samples():
+    cold, usual = (ddpm(gaussian(1.0, SCHEDULE), Noise(seeds(100), 50, CPU, temperature), SCHEDULE).std()
+                   for temperature in (0.5, 1.0))
+    assert cold.item() == pytest.approx(0.5 * usual.item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("steps", [500, 100, 20])
@@ -80,15 +132,12 @@ def test_ddim_is_that_of_diffusers(steps, eta):
 
 
 def test_samples_of_a_gaussian_have_its_deviation():
-    """The best denoiser of a normal distribution is known: its posterior mean is linear."""
-    deviation = 0.5
-
-    def posterior_mean(x, step):
-        signal = SCHEDULE.signal[step][:, None].float()
-        return signal.sqrt() * deviation**2 * x / (signal * deviation**2 + 1 - signal)
-
+    deviation, posterior_mean = 0.5, gaussian(0.5, SCHEDULE)
     for made in (ddpm(posterior_mean, Noise(seeds(200), 50, CPU), SCHEDULE),
-                 ddim(posterior_mean, Noise(seeds(200), 50, CPU), SCHEDULE, 500)):
+                 ddpm(posterior_mean, Noise(seeds(200), 50, CPU), SCHEDULE, "large"),
+                 ddim(posterior_mean, Noise(seeds(200), 50, CPU), SCHEDULE, 500),
+                 dpm(posterior_mean, Noise(seeds(200), 50, CPU), SCHEDULE, 20),
+                 ode(posterior_mean, Noise(seeds(200), 50, CPU), SCHEDULE, 20)):
         # The schedule ends at 0.6 % of the signal's variance, which costs 1 % of the deviation.
         assert made.std().item() == pytest.approx(deviation, rel=0.03)
         assert made.mean().item() == pytest.approx(0, abs=0.02)

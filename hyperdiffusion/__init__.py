@@ -3,8 +3,9 @@
 from .checkpoint import Checkpoint
 from .diffusion import Schedule
 from .heads import HeadModel, write_heads
-from .sample import sample
+from .sample import Sampling, sample
 from .train import Training, train
 from .transformer import Denoiser, Shape
 
-__all__ = ["Checkpoint", "Denoiser", "HeadModel", "Schedule", "Shape", "Training", "sample", "train", "write_heads"]
+__all__ = ["Checkpoint", "Denoiser", "HeadModel", "Sampling", "Schedule", "Shape", "Training", "sample", "train",
+           "write_heads"]

@@ -1,4 +1,4 @@
-"""The command line, each command made from its function: heads, prepare, overfit, decode, train, sample, demo."""
+"""The command line, each command made from its function: from heads or scans to stores, models and new heads."""
 
 import argparse
 import errno
@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
+import torch
 import tyro
 from tqdm import tqdm
 
@@ -24,8 +25,9 @@ from .demo import demo as run_demo
 from .heads import write_heads
 from .prepared_sheet import draw_beside, write_sheets
 from .render import sheet
-from .sample import Format, Sampler, write_meshes
+from .sample import Format, Sampling, write_meshes
 from .sample import sample as draw
+from .steer import between, between_in_noise, mixed
 from .train import Training, Wandb, verdict
 from .train import train as learn
 
@@ -35,6 +37,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints" / "heads.safetenso
 SHOWN = 16
 
 Folder = Annotated[Path, tyro.conf.Positional]
+Head = Annotated[str, tyro.conf.Positional]
 
 
 def heads(out: Folder, count: int = 64, seed: int = 0, format: Format = "ply",
@@ -146,7 +149,7 @@ def decode(store: Folder, out: Folder, resolution: int = 256, format: Format = "
     device = machine.use()
     fits = stage1.Store(store).read()
     names = output_names([record.name for record in fits.records])
-    _write(zip(names, fits.weights.to(device)), fits, out, resolution, format, keep_islands)
+    _write(zip(names, fits.weights.to(device)), fits, out, resolution, format, keep_islands, machine)
 
 
 def train(store: Folder, checkpoint: Folder, training: Training = Training(), wandb: Wandb = "disabled",
@@ -165,8 +168,8 @@ def train(store: Folder, checkpoint: Folder, training: Training = Training(), wa
     print(verdict(learn(store, checkpoint, training, machine, wandb).training))
 
 
-def sample(out: Folder, checkpoint: Path | None = None, count: int = 16, seed: int = 0, sampler: Sampler = "ddpm",
-           steps: int = 100, resolution: int = 256, format: Format = "ply", keep_islands: bool = False,
+def sample(out: Folder, checkpoint: Path | None = None, count: int = 16, seed: int = 0, sampling: Sampling = Sampling(),
+           resolution: int = 256, format: Format = "ply", keep_islands: bool = False,
            machine: stage1.Machine = stage1.Machine()) -> None:
     """Make new heads: meshes in millimetres and a picture of them, heads.png.
 
@@ -175,22 +178,102 @@ def sample(out: Folder, checkpoint: Path | None = None, count: int = 16, seed: i
         checkpoint: Model made by `hyperdiffusion train`; without it, the one that comes with the project.
         count: Number of heads.
         seed: Another seed gives other heads; head k of a seed is the same whatever the count.
-        sampler: ddpm takes all steps of the training's schedule, ddim as many as `steps` says.
-        steps: Steps of ddim.
+        sampling: How noise becomes heads.
         resolution: Grid nodes along a side of the cube about all heads.
         format: File format of the meshes.
         keep_islands: Keep pieces that do not touch the head.
         machine: What of this computer is used.
     """
+    model = _model(checkpoint, machine)
+    weights = draw(model, count, seed, sampling)
+    names = [f"sample_{seed:03d}_{index:05d}" for index in range(count)]
+    meshes = _write(zip(names, weights), model, out, resolution, format, keep_islands, machine)
+    sheet([("generated heads" if row == 0 else "", meshes[row:row + 4])
+           for row in range(0, min(SHOWN, len(meshes)), 4)], out / "heads.png")
+
+
+def interpolate(out: Folder, first: Head, second: Head, checkpoint: Path | None = None, store: Path | None = None,
+                frames: int = 9, way: Literal["weights", "noise"] = "weights", seed: int = 0, resolution: int = 256,
+                format: Format = "ply", machine: stage1.Machine = stage1.Machine()) -> None:
+    """Go from one head to another: meshes and a picture, frame.png.
+
+    A head is the number of one that `hyperdiffusion sample` makes of the seed, or the name of a scan in a store.
+
+    Args:
+        out: Folder for the meshes.
+        first: Number or name of the head to begin with.
+        second: Number or name of the head to end with.
+        checkpoint: Model made by `hyperdiffusion train`; without it, the one that comes with the project.
+        store: Store of fitted heads to take heads from by their scans' names.
+        frames: Heads in all, both ends among them.
+        way: Straight through the weights, or on a great circle through the noise that the model makes the heads from.
+        seed: Seed of the sampled heads.
+        resolution: Grid nodes along a side of the cube about all heads.
+        format: File format of the meshes.
+        machine: What of this computer is used.
+    """
+    if frames < 2:
+        raise BadInput(f"--frames {frames}: give 2 or more, both ends among them")
+    model, ends = _ends(first, second, checkpoint, store, seed, machine)
+    weights = between_in_noise(model, *ends, frames) if way == "noise" else between(*ends, frames)
+    _write_row("frame", weights, model, out, resolution, format, machine)
+
+
+def mix(out: Folder, first: Head, second: Head, checkpoint: Path | None = None, store: Path | None = None,
+        seed: int = 0, resolution: int = 256, format: Format = "ply",
+        machine: stage1.Machine = stage1.Machine()) -> None:
+    """Take the first layers of the network from one head and the rest from another: meshes and a picture, layers.png.
+
+    A head is the number of one that `hyperdiffusion sample` makes of the seed, or the name of a scan in a store. Head k
+    of those made has its first k layers from the second head.
+
+    Args:
+        out: Folder for the meshes.
+        first: Number or name of the head that gives the last layers.
+        second: Number or name of the head that gives the first layers.
+        checkpoint: Model made by `hyperdiffusion train`; without it, the one that comes with the project.
+        store: Store of fitted heads to take heads from by their scans' names.
+        seed: Seed of the sampled heads.
+        resolution: Grid nodes along a side of the cube about all heads.
+        format: File format of the meshes.
+        machine: What of this computer is used.
+    """
+    model, ends = _ends(first, second, checkpoint, store, seed, machine)
+    _write_row("layers", mixed(*ends, model.tokens.sizes), model, out, resolution, format, machine)
+
+
+def _ends(first: str, second: str, checkpoint: Path | None, store: Path | None, seed: int, machine: stage1.Machine,
+          ) -> tuple[Checkpoint, list[torch.Tensor]]:
+    """The model and two heads' weights (P,), each by its number or by its name in a store."""
+    model, fits = _model(checkpoint, machine), store and stage1.Store(store).read()
+    if fits and (fits.field != model.field or fits.cube != model.cube):
+        raise BadInput(f"{store}: its networks are read in another way than the model's; give the model's own store")
+    named = {name: row for record, row in zip(fits.records, fits.weights)
+             for name in (record.name, Path(record.name).stem)} if fits else {}
+    ends = []
+    for word in (first, second):
+        if word in named:
+            ends.append(named[word].to(model.tokens.mean.device))
+        elif word.isdecimal():
+            ends.append(draw(model, int(word) + 1, seed)[-1])
+        else:
+            raise BadInput(f"{word}: no head of that name{f' in {store}' if store else ''}; "
+                           "give a number, or the name of a scan in --store")
+    return model, ends
+
+
+def _write_row(name: str, weights: torch.Tensor, model: Checkpoint, out: Path, resolution: int, format: Format,
+               machine: stage1.Machine) -> None:
+    names = [f"{name}_{index:03d}" for index in range(len(weights))]
+    meshes = _write(zip(names, weights), model, out, resolution, format, False, machine)
+    sheet([("", meshes[row:row + SHOWN]) for row in range(0, len(meshes), SHOWN)], out / f"{name}.png")
+
+
+def _model(checkpoint: Path | None, machine: stage1.Machine) -> Checkpoint:
     device = machine.use()
     if checkpoint is None and not SHIPPED.exists():
         raise BadInput("--checkpoint: no model comes with this installation; give one made by `hyperdiffusion train`")
-    model = Checkpoint.load(checkpoint or SHIPPED, device)
-    weights = draw(model, count, seed, sampler, steps)
-    names = [f"sample_{seed:03d}_{index:05d}" for index in range(count)]
-    meshes = _write(zip(names, weights), model, out, resolution, format, keep_islands)
-    sheet([("generated heads" if row == 0 else "", meshes[row:row + 4])
-           for row in range(0, min(SHOWN, len(meshes)), 4)], out / "heads.png")
+    return Checkpoint.load(checkpoint or SHIPPED, device)
 
 
 def demo(out: Folder, machine: stage1.Machine = stage1.Machine()) -> None:
@@ -206,9 +289,11 @@ def demo(out: Folder, machine: stage1.Machine = stage1.Machine()) -> None:
     print(f"\nNew heads are in {out / 'heads'}, the picture is {out / 'heads.png'}.")
 
 
-def _write(named, model, out: Path, resolution: int, format: Format, keep_islands: bool) -> list:
+def _write(named, model, out: Path, resolution: int, format: Format, keep_islands: bool,
+           machine: stage1.Machine) -> list:
     """Decode and write; BadInput where nothing came out of it, a line for each that failed."""
-    meshes, failures = write_meshes(named, model.field, model.cube, out, resolution, format, keep_islands)
+    meshes, failures = write_meshes(named, model.field, model.cube, out, resolution, format, keep_islands,
+                                    machine.cores)
     for name, reason in failures.items():
         print(f"{name}: {reason}", file=sys.stderr)
     if not meshes:
@@ -216,9 +301,12 @@ def _write(named, model, out: Path, resolution: int, format: Format, keep_island
     return meshes
 
 
+COMMANDS = (heads, prepare, overfit, decode, train, sample, interpolate, mix, demo)
+
+
 def main() -> None:
     """Entry point. Bad input and a full disk end in one line and exit code 2."""
-    commands = {function.__name__: function for function in (heads, prepare, overfit, decode, train, sample, demo)}
+    commands = {function.__name__: function for function in COMMANDS}
     preset = stage1.PRESETS.get(_preset(sys.argv[1:]))
     if preset is not None:
         commands["overfit"] = partial(overfit, settings=preset)

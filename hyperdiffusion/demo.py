@@ -45,7 +45,7 @@ def _run(out: Path, machine: Machine) -> str:
     model = train(out / "store", out / "checkpoint.safetensors", machine=machine)
     weights = sample(model, MADE)
     names = [f"head_{index:05d}" for index in range(MADE)]
-    made, _ = write_meshes(zip(names, weights), model.field, model.cube, out / "heads", FINE)
+    made, _ = write_meshes(zip(names, weights), model.field, model.cube, out / "heads", FINE, cores=machine.cores)
     # As many fitted heads as held-out ones: sets of different sizes are told apart by their sizes too.
     rows = Store(out / "store").read().weights[:HELD_OUT].to(device)
     fitted = [decode(model.field, row, model.cube, COARSE) for row in tqdm(rows, desc="measuring", unit="head")]

@@ -11,6 +11,8 @@ import torch
 
 from .diffusion import Schedule
 
+# Corrections by which the start of an inverted flow is found; each takes an error to a tenth and less.
+CORRECTIONS = 8
 Variance = Literal["small", "large"]
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -86,18 +88,33 @@ def dpm(denoise: Denoise, noise: Noise, schedule: Schedule, steps: int) -> torch
 @torch.no_grad()
 def ode(denoise: Denoise, noise: Noise, schedule: Schedule, steps: int) -> torch.Tensor:
     """The probability-flow ODE by Heun's rule, in x over its signal (Karras et al. 2022, algorithm 1)."""
-    x = noise()
     times = _spread(schedule, steps)
-    for t, following in zip(times, [*times[1:], None]):
-        clean = denoise(x, _steps(x, t))
-        if following is None:
-            return clean
+    x = _along(denoise, noise(), schedule, times)
+    return denoise(x, _steps(x, times[-1]))
+
+
+@torch.no_grad()
+def inverted(denoise: Denoise, clean: torch.Tensor, schedule: Schedule, steps: int) -> torch.Tensor:
+    """The noise (B, D) from which the probability flow comes to `clean` (B, D): the same way up."""
+    times = _spread(schedule, steps)[::-1]
+    scale, _ = _scales(schedule, times[0])
+    # Where the flow ends in the clean ones: x such that the denoiser expects them, found by a few corrections.
+    x = float(scale) * clean
+    for _ in range(CORRECTIONS):
+        x = x + float(scale) * (clean - denoise(x, _steps(x, times[0])))
+    return _along(denoise, x, schedule, times)
+
+
+def _along(denoise: Denoise, x: torch.Tensor, schedule: Schedule, times: list[int]) -> torch.Tensor:
+    """x (B, D) taken by the flow from the first of the time steps to the last, up or down."""
+    for t, following in zip(times, times[1:]):
         (scale, spread), (next_scale, next_spread) = _scales(schedule, t), _scales(schedule, following)
         level, next_level = spread / scale, next_spread / next_scale
-        slope = (x / float(scale) - clean) / float(level)
-        guess = x / float(scale) + float(next_level - level) * slope
+        here = x / float(scale)
+        slope = (here - denoise(x, _steps(x, t))) / float(level)
+        guess = here + float(next_level - level) * slope
         there = (guess - denoise(float(next_scale) * guess, _steps(x, following))) / float(next_level)
-        x = float(next_scale) * (x / float(scale) + float(next_level - level) * (slope + there) / 2)
+        x = float(next_scale) * (here + float(next_level - level) * (slope + there) / 2)
     return x
 
 

@@ -72,6 +72,20 @@ def test_sampled_heads_are_closed_meshes_in_every_format_with_a_picture(made):
         assert trimesh.load_mesh(out / f"sample_003_00000.{suffix}").is_watertight
 
 
+@pytest.mark.parametrize("words, count, picture", [
+    (["interpolate", "0", "3", "--frames", "3"], 3, "frame.png"),
+    (["interpolate", "head_0.ply", "sub head", "--frames", "4", "--way", "noise"], 4, "frame.png"),
+    (["mix", "1", "head_2"], 4, "layers.png")])
+def test_heads_between_two(made, tmp_path, words, count, picture):
+    out = tmp_path / "out"
+    done = run(words[0], out, *words[1:], "--checkpoint", made / "model.safetensors", "--store", made / "trained store",
+               "--resolution", "48")
+    assert done.returncode == 0, done.stderr
+    assert (out / picture).exists() and len(list(out.glob("*.ply"))) == count
+    bad = run(words[0], out, "nobody", "1", "--checkpoint", made / "model.safetensors", "--resolution", "48")
+    assert "nobody: no head of that name" in told(bad)
+
+
 def test_a_second_run_keeps_what_is_done_and_fits_what_is_new(made):
     before = Store(made / "store").read()
     ellipsoid((75, 100, 80)).export(made / "scans" / "new.ply")
@@ -169,7 +183,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(made, tmp_path):
 
 
 def test_every_command_explains_itself():
-    for name in ("heads", "prepare", "overfit", "decode", "train", "sample", "demo"):
+    for name in ("heads", "prepare", "overfit", "decode", "train", "sample", "interpolate", "mix", "demo"):
         done = run(name, "--help", threads=None)
         assert done.returncode == 0
         assert "--threads" in done.stdout and "--device" in done.stdout

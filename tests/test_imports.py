@@ -12,7 +12,7 @@ ORDER = {
                 "accuracy", "closing", "registration", "prepare", "prepared_folder", "store", "batch", "presets",
                 "run"],
     "hyperdiffusion": ["heads", "tokens", "diffusion", "transformer", "samplers", "checkpoint", "train", "sample",
-                       "metrics", "render", "prepared_sheet", "demo", "cli", "__main__"],
+                       "steer", "metrics", "render", "prepared_sheet", "demo", "cli", "__main__"],
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import ONE_THREAD
 
-from hyperdiffusion import Checkpoint, Shape, Training, sample, train
+from hyperdiffusion import Checkpoint, Sampling, Shape, Training, sample, train
 from hyperdiffusion.train import verdict
 from overfit import BadInput, Cube, Field, Store
 from overfit.store import Record
@@ -141,8 +141,12 @@ def test_a_store_of_one_head_or_with_broken_weights_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (dict(count=0), "--count 0"), (dict(count=1, sampler="ddim", steps=0), "--steps 0"),
-    (dict(count=1, sampler="ddim", steps=501), "--steps 501")])
+    (dict(count=0), "--count 0"), (dict(count=1, sampling=Sampling("ddim", steps=0)), "--steps 0"),
+    (dict(count=1, sampling=Sampling("ddim", steps=501)), "--steps 501"),
+    (dict(count=1, sampling=Sampling("dpm", steps=500)), "--steps 500"),
+    (dict(count=1, sampling=Sampling(temperature=-1)), "--temperature -1"),
+    (dict(count=1, sampling=Sampling(truncation=float("nan"))), "--truncation nan"),
+    (dict(count=1, sampling=Sampling("ddim", eta=1.5)), "--eta 1.5")])
 def test_counts_that_make_no_sense_are_told(checkpoint, arguments, words):
     with pytest.raises(BadInput, match=words):
         sample(Checkpoint.load(checkpoint), **arguments)

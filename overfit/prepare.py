@@ -19,7 +19,7 @@ from .decode import largest_body
 from .errors import BadInput
 from .occupancy import surface_samples
 from .registration import Registration, Similarity, Template, register
-from .scans import MILLIMETRES, Scan, Unit, load, unit_of
+from .scans import MILLIMETRES, Scan, Unit, load, read, unit_of
 
 # Points that a scan is registered by.
 SAMPLES = 20_000
@@ -111,7 +111,7 @@ def _head(raw: trimesh.Trimesh | Cloud, preparation: Preparation, about: dict) -
         surface = _clean_mesh(raw, about)
         sample = Cloud(*surface_samples(surface, SAMPLES, np.random.default_rng(0)))
     _check_solid(sample.points)
-    template = _template(preparation.template)
+    template = template_of(preparation.template)
     whole, found = _aligned(sample, template, preparation)
     turn = np.degrees(np.arccos(np.clip((np.trace(whole.rotation) - 1) / 2, -1, 1)))
     about |= {"scale": whole.scale, "turn_degrees": float(turn), "residual_mm": found.residual_mm,
@@ -217,10 +217,6 @@ def _head_part(surface: trimesh.Trimesh | Cloud, template: Template) -> trimesh.
 
 
 @cache
-def _template(path: Path | None) -> Template:
-    if path is None:
-        return Template.standard()
-    mesh = load(path)
-    if not isinstance(mesh, trimesh.Trimesh):
-        raise BadInput(f"{path}: the template must be a mesh")
-    return Template(mesh)
+def template_of(path: Path | None) -> Template:
+    """The template in a file, or the mean of the default heads. Raises BadInput where the file holds no mesh."""
+    return Template.standard() if path is None else Template(read(Scan(str(path), path)))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from . import workers
 from .errors import BadInput
 from .files import replacing
-from .prepare import Preparation, Prepared, Report, prepare
+from .prepare import Preparation, Prepared, Report, prepare, template_of
 from .scans import Scan, find_raw, output_names
 from .workers import Machine
 
@@ -44,11 +44,13 @@ def prepare_folder(folder: Path | str, out: Path | str, preparation: Preparation
                    machine: Machine = Machine(), draw: Draw | None = None) -> Outcome:
     """Prepare every scan below a folder that `out` does not hold yet, and draw it where a function for that is given.
 
-    Raises BadInput where there is nothing to prepare, or `out` lies where the scans are.
+    Raises BadInput where there is nothing to prepare, `out` lies where the scans are, or the template cannot be read.
     """
     folder, out = Path(folder), Path(out)
     if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
         raise BadInput(f"{out}: lies among the scans; give a folder outside {folder}")
+    # Before any scan: one that cannot be read would set them all aside.
+    template_of(preparation.template)
     scans = find_raw(folder)
     targets = [out / f"{name}.ply" for name in output_names([scan.name for scan in scans])]
     kept = {target: report for scan, target in zip(scans, targets) if (report := _kept(scan, target, preparation))}

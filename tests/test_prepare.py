@@ -10,7 +10,7 @@ import trimesh
 from conftest import ONE_THREAD, SHARED, ellipsoid
 from scipy.spatial.transform import Rotation
 
-from overfit import Store
+from overfit import BadInput, Store
 from overfit.accuracy import distances
 from overfit.occupancy import on_face
 from overfit.prepare import Preparation, prepare
@@ -106,6 +106,26 @@ def test_damaged_coordinates_end_in_a_reason(tmp_path, kind):
     prepared = prepare(Scan("below/a b.ply", tmp_path / "a b.ply"), Preparation())
     assert prepared.head is None
     assert "a b.ply: " in prepared.report.set_aside and "Error" not in prepared.report.set_aside
+
+
+def test_another_template_gives_its_own_frame(tmp_path):
+    """Of the same head turned by 20 degrees, in centimetres."""
+    turn = Rotation.from_euler("x", 20, degrees=True).as_matrix()
+    mesh = Template.standard().mesh.copy()
+    mesh.vertices = mesh.vertices @ turn.T / 10
+    mesh.export(tmp_path / "template.ply")
+    posed(1, 1.0).export(tmp_path / "scan.ply")
+    head = prepare(Scan("scan.ply", tmp_path / "scan.ply"), Preparation(template=tmp_path / "template.ply")).head
+    truth = Template.standard().mesh
+    face = truth.submesh([np.nonzero(on_face(truth))[0]], append=True)
+    face.vertices = face.vertices @ turn.T
+    assert distances(face, head, np.random.default_rng(0), 5000)[0].mean() < 1.0
+
+
+def test_a_missing_template_ends_the_run_before_it_begins(tmp_path):
+    posed(1, 1.0).export(tmp_path / "scan.ply")
+    with pytest.raises(BadInput, match="nowhere.ply"):
+        prepare_folder(tmp_path, tmp_path.parent / "out", Preparation(template=tmp_path / "nowhere.ply"), ONE_THREAD)
 
 
 def test_what_nobody_thought_of_does_not_end_the_others(tmp_path):

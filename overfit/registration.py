@@ -115,7 +115,7 @@ class Template:
         points = barycentric_points(fields[mesh.faces[triangles]], rng)
         self.cloud = Cloud(points[:, :3], mesh.face_normals[triangles])
         # (k, points, 3)
-        self.modes = points[:, 3:].reshape(len(points), -1, 3).transpose(1, 0, 2)
+        self.modes = np.ascontiguousarray(points[:, 3:].reshape(len(points), -1, 3).transpose(1, 0, 2))
         self.tree = cKDTree(self.cloud.points)
         # (points,) whether each of the cloud's lies on the front of the face.
         low, high = mesh.bounds

@@ -20,6 +20,8 @@ from .errors import BadInput
 
 # Seconds between two looks at what the workers have told.
 LOOK = 0.5
+# What holds a worker's libraries to one thread: OpenMP and NumPy's BLAS of either kind, and libigl.
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "IGL")}
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def run(function: Callable, tasks: list[tuple], progress: Callable[[int], None] 
     # loky's workers do not run the caller's script again, as those of multiprocessing do: no guard is needed in it.
     context = get_context("loky")
     with (context.Manager() as manager,
-          ProcessPoolExecutor(workers, context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool):
+          ProcessPoolExecutor(workers, context=context, env=ONE_THREAD, initializer=torch.set_num_threads,
+                              initargs=(1,)) as pool):
         told = manager.Queue()
         futures = {pool.submit(function, *task, told.put): index for index, task in enumerate(tasks)}
         try:

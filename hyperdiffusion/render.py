@@ -80,8 +80,11 @@ def exhibit(surface: trimesh.Trimesh | Cloud, extent: float = 250.0) -> trimesh.
 
 
 def sheet(rows: list[tuple[str, list[trimesh.Trimesh]]], path: Path, size: int = 256,
-          turns: tuple[float, ...] = (-25.0,)) -> None:
-    """Write one picture: a labelled row of meshes each, all at one scale, each seen from every turn."""
+          turns: tuple[float, ...] = (-25.0,), format: str | None = None) -> None:
+    """Write one picture: a labelled row of meshes each, all at one scale, each seen from every turn.
+
+    The path's suffix tells the format where `format` does not.
+    """
     meshes = [mesh for _, row in rows for mesh in row]
     bounds = np.array([mesh.bounds for mesh in meshes])
     low, high = bounds[:, 0].min(0), bounds[:, 1].max(0)
@@ -94,4 +97,4 @@ def sheet(rows: list[tuple[str, list[trimesh.Trimesh]]], path: Path, size: int =
         views = [render(mesh, size, turn, extent, centre) for mesh in row for turn in turns]
         for column, view in enumerate(views):
             picture.paste(Image.fromarray(view), (column * size, top * (size + title) + title))
-    picture.save(path)
+    picture.save(path, format)

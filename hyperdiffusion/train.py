@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,13 +11,17 @@ from typing import Literal
 import torch
 from tqdm import tqdm
 
+from overfit.decode import decode
 from overfit.errors import BadInput
+from overfit.files import replacing
 from overfit.fit import autocast
 from overfit.store import Fits, Store
 from overfit.workers import Machine
 
 from .checkpoint import Checkpoint, read_tensors, write_tensors
 from .diffusion import Schedule, posterior
+from .render import sheet
+from .sample import Sampling, sample
 from .samplers import Denoise
 from .tokens import Tokens
 from .transformer import Denoiser, Shape
@@ -24,6 +29,8 @@ from .transformer import Denoiser, Shape
 STATE = "hyperdiffusion training state"
 # Steps between two looks at the held-out heads, and noises drawn for each of them, the same every time.
 JUDGE_EVERY, JUDGE_DRAWS = 50, 32
+# Samples in a picture, the steps of ddim that make them, and the grid that shows them.
+SHOWN, SHOW_STEPS, SHOW_GRID = 4, 20, 96
 # A model must be better by this share to replace the best one: less is chance.
 MARGIN = 0.002
 
@@ -57,6 +64,8 @@ class Training:
     seed: int = 0
     # Seconds between two savings of the state from which a killed run goes on.
     save_every: float = 30.0
+    # Steps between two pictures of samples, which lie beside the checkpoint under its name.
+    show_every: int = 500
 
 
 Wandb = Literal["disabled", "offline", "online"]
@@ -92,6 +101,10 @@ def train(store: Path | str, checkpoint: Path | str, training: Training = Traini
                 judged = run.judge()
                 bar.set_postfix_str(f"loss {loss:.3f}, on held-out heads {judged:.3f} of a Gaussian's")
                 log({"loss": float(loss), "held_out": judged, "rate": run.optimiser.param_groups[0]["lr"]}, run.done)
+            if run.done % training.show_every == 0:
+                model = Checkpoint(fits.field, fits.cube, run.tokens, training.schedule, run.average, {})
+                if _show(model, run.done, picture := checkpoint.with_suffix(".png")):
+                    log({"samples": picture}, run.done)
             if time.monotonic() - saved > training.save_every:
                 run.save(state, about)
                 saved = time.monotonic()
@@ -219,6 +232,19 @@ class _Run:
         self.done, self.best, self.best_at = (theirs[name] for name in ("done", "best", "best_at"))
 
 
+def _show(model: Checkpoint, step: int, path: Path) -> bool:
+    """Write a picture of four samples, always from the same noise; False where none of them holds a surface yet."""
+    weights = sample(model, SHOWN, sampling=Sampling("ddim", min(SHOW_STEPS, model.schedule.timesteps)))
+    meshes = []
+    for row in weights:
+        with suppress(BadInput):
+            meshes.append(decode(model.field, row, model.cube, SHOW_GRID))
+    if meshes:
+        with replacing(path) as unfinished:
+            sheet([(f"step {step}", meshes)], unfinished, format="png")
+    return bool(meshes)
+
+
 def _rate(training: Training, done: int) -> float:
     rise = min(1.0, (done + 1) / training.warmup)
     fall = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done / training.steps)).item())
@@ -245,7 +271,7 @@ def _same(path: Path, theirs: dict, ours: dict) -> None:
     if theirs.get("heads") != ours["heads"]:
         raise BadInput(f"{path}: was trained on other heads; give another checkpoint name, or delete it to train anew")
     for name, value in ours["settings"].items():
-        if name != "save_every" and theirs["settings"].get(name) != value:
+        if name not in ("save_every", "show_every") and theirs["settings"].get(name) != value:
             raise BadInput(f"{path}: was trained with {name} {theirs['settings'].get(name)}, not {value}; "
                            "use its settings, or give another checkpoint name")
 
@@ -257,4 +283,5 @@ def _logger(mode: Wandb, settings: dict) -> Callable[[dict, int], None]:
     import wandb
 
     run = wandb.init(project="hyperdiffusion-heads", mode=mode, config=settings)
-    return lambda figures, step: run.log(figures, step=step)
+    return lambda figures, step: run.log({name: wandb.Image(str(value)) if isinstance(value, Path) else value
+                                          for name, value in figures.items()}, step=step)

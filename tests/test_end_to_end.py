@@ -75,7 +75,7 @@ def test_sampled_heads_are_closed_meshes_in_every_format_with_a_picture(made):
 @pytest.mark.parametrize("words, count, picture", [
     (["interpolate", "0", "3", "--frames", "3"], 3, "frame.png"),
     (["interpolate", "head_0.ply", "sub head", "--frames", "4", "--way", "noise"], 4, "frame.png"),
-    (["mix", "1", "head_2"], 4, "layers.png")])
+    (["mix", "1", "head_2"], 5, "layers.png")])
 def test_heads_between_two(made, tmp_path, words, count, picture):
     out = tmp_path / "out"
     done = run(words[0], out, *words[1:], "--checkpoint", made / "model.safetensors", "--store", made / "trained store",
@@ -193,9 +193,11 @@ def test_wandb_is_imported_only_where_it_is_asked_for(made, tmp_path):
     for mode in ("disabled", "offline"):
         done = subprocess.run(
             [sys.executable, "-X", "importtime", "-m", "hyperdiffusion", "train", made / "store", tmp_path / mode,
-             *TINY, "--wandb", mode, "--threads", "1"], capture_output=True, text=True, cwd=tmp_path)
+             *TINY, "--show-every", "20", "--wandb", mode, "--threads", "1"], capture_output=True, text=True,
+            cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-2000:]
         imported = any(line.split("|")[-1].strip() == "wandb" for line in done.stderr.splitlines())
         assert imported == (mode == "offline")
     assert list((tmp_path / "wandb").glob("offline-run-*"))
+    assert list((tmp_path / "wandb").rglob("samples*.png")) and (tmp_path / "offline.png").exists()
 

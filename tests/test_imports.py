@@ -11,8 +11,8 @@ ORDER = {
                 "fusion", "scans", "depth_scans", "occupancy", "published", "fit", "decode", "one_body", "healing",
                 "accuracy", "closing", "registration", "prepare", "prepared_folder", "store", "batch", "presets",
                 "run"],
-    "hyperdiffusion": ["heads", "tokens", "diffusion", "transformer", "samplers", "checkpoint", "train", "sample",
-                       "steer", "metrics", "render", "prepared_sheet", "demo", "cli", "__main__"],
+    "hyperdiffusion": ["heads", "tokens", "diffusion", "transformer", "samplers", "checkpoint", "sample",
+                       "steer", "metrics", "render", "train", "prepared_sheet", "demo", "cli", "__main__"],
 }
 
 

@@ -85,7 +85,7 @@ def _prepare(scans: Path, out: Path, preparation: Preparation, machine: stage1.M
           f"{out / 'prepared.png'}")
     _set_aside(outcome.set_aside)
     if not done:
-        raise BadInput(f"{out}: no scan could be prepared; see the reasons above")
+        raise BadInput(f"{scans}: not one of its scans could be prepared; the first: {outcome.set_aside[0]}")
 
 
 def overfit(scans: Folder, store: Folder, settings: stage1.Settings = stage1.Settings(),

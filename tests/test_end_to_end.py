@@ -135,9 +135,12 @@ def test_folders_without_a_usable_scan_are_told(tmp_path, name, content):
         trimesh.Trimesh(np.eye(4, 3) * 200, [[0, 1, 2], [0, 1, 3]], process=False).export(scans / name)
     elif content is not None:
         trimesh.Trimesh(np.full((300, 3), content), np.arange(300).reshape(-1, 3), process=False).export(scans / name)
-    line = told(run("overfit", scans, tmp_path / "store"))
-    assert name in line or "no scans in it" in line
-    assert not (tmp_path / "store").exists()
+    for ready in ([], ["--prepared"]):
+        line = told(run("overfit", scans, tmp_path / "-".join(["store", *ready]), *ready))
+        assert name in line or "no scans in it" in line
+    assert not (tmp_path / "store---prepared").exists()
+    # What was found about raw scans is kept.
+    assert (tmp_path / "store" / "prepared" / "prepared.csv").exists() == (content is not None)
 
 
 def test_a_store_of_other_settings_is_told_and_kept(made):

@@ -13,8 +13,8 @@ from overfit.field import Field
 from overfit.files import save_tensors
 
 from .diffusion import Schedule
-from .tokens import Tokens
-from .transformer import Denoiser, Shape
+from .tokens import Coordinates, Plain, Tokens
+from .transformer import Denoiser, PlainDenoiser, Shape, denoiser_of
 
 KIND, VERSION = "hyperdiffusion checkpoint", 1
 
@@ -27,10 +27,10 @@ class Checkpoint:
     field: Field
     cube: Cube
     # The coordinates of the diffusion and its schedule.
-    tokens: Tokens
+    tokens: Coordinates
     schedule: Schedule
     # The moving average of the trained denoisers.
-    denoiser: Denoiser
+    denoiser: Denoiser | PlainDenoiser
     # Settings and figures of the training, for people to read.
     training: dict
 
@@ -39,7 +39,7 @@ class Checkpoint:
         about = {"kind": KIND, "version": VERSION, "field": asdict(self.field), "cube": asdict(self.cube),
                  "schedule": asdict(self.schedule), "shape": asdict(self.denoiser.shape),
                  "sizes": self.tokens.sizes, "training": self.training}
-        tensors = {f"tokens.{name}": getattr(self.tokens, name) for name in ("mean", "axes", "deviation", "share")}
+        tensors = {f"tokens.{name}": getattr(self.tokens, name) for name in self.tokens.TENSORS}
         tensors |= {f"denoiser.{name}": tensor for name, tensor in self.denoiser.state_dict().items()}
         write_tensors(path, tensors, about)
 
@@ -50,10 +50,10 @@ class Checkpoint:
         if about["version"] > VERSION:
             raise BadInput(f"{path}: made by a newer version; update hyperdiffusion")
         try:
-            tokens = Tokens(tuple(about["sizes"]), *(tensors[f"tokens.{name}"].to(device)
-                                                     for name in ("mean", "axes", "deviation", "share")))
+            kind = Tokens if "tokens.axes" in tensors else Plain
+            tokens = kind(tuple(about["sizes"]), *(tensors[f"tokens.{name}"].to(device) for name in kind.TENSORS))
             schedule = Schedule(**about["schedule"])
-            denoiser = Denoiser(Shape(**about["shape"]), schedule, tokens)
+            denoiser = denoiser_of(Shape(**about["shape"]), schedule, tokens)
             denoiser.load_state_dict({name.removeprefix("denoiser."): tensor for name, tensor in tensors.items()
                                       if name.startswith("denoiser.")})
             return cls(Field.of(about["field"]), Cube.of(about["cube"]), tokens, schedule,

@@ -22,7 +22,7 @@ from overfit.scans import output_names
 
 from .checkpoint import Checkpoint
 from .demo import demo as run_demo
-from .heads import write_heads
+from .heads import EXPRESSIONS, write_heads
 from .prepared_sheet import draw_beside, write_sheets
 from .render import sheet
 from .sample import Format, Sampling, write_meshes
@@ -40,7 +40,7 @@ Folder = Annotated[Path, tyro.conf.Positional]
 Head = Annotated[str, tyro.conf.Positional]
 
 
-def heads(out: Folder, count: int = 64, seed: int = 0, format: Format = "ply",
+def heads(out: Folder, count: int = 64, seed: int = 0, expressions: int = EXPRESSIONS, format: Format = "ply",
           machine: stage1.Machine = stage1.Machine()) -> None:
     """Write closed head meshes of random people, made from the head model: the default data.
 
@@ -51,11 +51,12 @@ def heads(out: Folder, count: int = 64, seed: int = 0, format: Format = "ply",
         out: Folder for the meshes.
         count: Number of heads.
         seed: Another seed gives other people; head k of a seed is always the same.
+        expressions: Facial actions that a head shows at once, at most.
         format: File format of the meshes.
         machine: What of this computer is used.
     """
     machine.use()
-    write_heads(out, count, seed, format)
+    write_heads(out, count, seed, format, expressions)
 
 
 def prepare(scans: Folder, out: Folder, preparation: Preparation = Preparation(),

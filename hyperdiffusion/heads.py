@@ -82,8 +82,11 @@ class HeadModel:
         """Facial actions that a closed head can show."""
         return [label for label in self.model.facial_action_labels if not label.startswith(HIDDEN_ACTIONS)]
 
-    def person(self, rng: np.random.Generator) -> Person:
-        """A random person: phenotypes over their range, details normally distributed, at most a faint expression."""
+    def person(self, rng: np.random.Generator, expressions: int = EXPRESSIONS) -> Person:
+        """A random person: phenotypes over their range, details normally distributed, at most a faint expression.
+
+        The expression is made of up to `expressions` facial actions.
+        """
         phenotype = {"gender": float(rng.uniform()), "age": float(rng.uniform(*AGES))}
         phenotype |= {label: float(rng.uniform(*BUILD)) for label in ("weight", "muscle", "height", "proportions")}
         ancestry = dict(zip(("african", "asian", "caucasian"), map(float, rng.dirichlet([0.7] * 3))))
@@ -95,7 +98,7 @@ class HeadModel:
                 common[both] = float(rng.normal(scale=LOCAL))
             aside = float(rng.normal(scale=ASYMMETRY)) if both != label else 0.0
             local[label] = float(np.clip(common[both] + aside, -1, 1))
-        shown = rng.choice(self.actions, rng.integers(EXPRESSIONS + 1), replace=False)
+        shown = rng.choice(self.actions, rng.integers(expressions + 1), replace=False)
         return Person(phenotype | ancestry, local,
                       {str(label): float(rng.uniform(0, EXPRESSION_LIMIT)) for label in shown})
 
@@ -133,14 +136,18 @@ class HeadModel:
         return np.array([eyes[0], eyes[1], (eyes[2] + bones["head"][2]) / 2])
 
 
-def write_heads(out: Path | str, count: int, seed: int, suffix: str = "ply") -> list[Path]:
+def write_heads(out: Path | str, count: int, seed: int, suffix: str = "ply",
+                expressions: int = EXPRESSIONS) -> list[Path]:
     """Write `count` heads and heads.csv with their parameters. Head k of a seed is the same whatever the count.
 
-    Heads that are there already are kept. Raises BadInput for a count below one.
+    Each shows up to `expressions` facial actions at once. Heads that are there already are kept. Raises BadInput for a
+    count below one or expressions below none.
     """
     out = Path(out)
     if count < 1:
         raise BadInput(f"--count {count}: give the number of heads, at least 1")
+    if expressions < 0:
+        raise BadInput(f"--expressions {expressions}: give 0 or more")
     paths = [out / f"head_{seed:03d}_{index:05d}.{suffix}" for index in range(count)]
     if all(path.exists() for path in (*paths, out / "heads.csv")):
         return paths
@@ -148,7 +155,8 @@ def write_heads(out: Path | str, count: int, seed: int, suffix: str = "ply") -> 
         model = HeadModel()
         bar.update()
     out.mkdir(parents=True, exist_ok=True)
-    people = [model.person(np.random.default_rng([seed, index])) for index in range(count)]
+    expressions = min(expressions, len(model.actions))
+    people = [model.person(np.random.default_rng([seed, index]), expressions) for index in range(count)]
     for path, person in tqdm(list(zip(paths, people)), desc="heads", unit="head"):
         if not path.exists():
             with replacing(path) as unfinished:

@@ -81,7 +81,7 @@ def sample(checkpoint: Checkpoint, count: int, seed: int = 0, sampling: Sampling
     made = []
     for start in range(0, count, batch):
         seeds = [head_seed(seed, index) for index in range(start, min(start + batch, count))]
-        noise = Noise(seeds, len(checkpoint.tokens.deviation), checkpoint.tokens.mean.device, sampling.temperature)
+        noise = Noise(seeds, checkpoint.tokens.size, checkpoint.tokens.mean.device, sampling.temperature)
         made.append(checkpoint.tokens.decode(sampling(checkpoint.denoiser, noise, checkpoint.schedule)))
     return torch.cat(made)
 

@@ -1,16 +1,16 @@
-"""Weight tokens: weights (B, P) in, whitened coordinates (B, D) out, and back; and the tokens of such coordinates.
+"""Weight tokens: weights (B, P) in, coordinates (B, D) for the diffusion out, and back; and the tokens of coordinates.
 
-A store of n heads spans at most n - 1 of its 36,737 dimensions. The diffusion runs in the principal axes of that span,
-each with its own mean and deviation taken away: nothing that the store holds is lost, no noise need be carried that no
-head has, and every axis is noised alike. With one scale for all, as published, the widest axis is still louder than
-the noise at the last time step, so that samples, which start from noise alone, fall short of the data's spread.
+`Tokens` are whitened coordinates in a few axes: those of the learned subspace, or the principal axes of all weights. No
+noise need be carried that no head has, and every axis is noised alike. With one scale for all, as published, the widest
+axis is still louder than the noise at the last time step, so that samples, which start from noise alone, fall short of
+the data's spread. `Plain` are the weights themselves, as published, or the same at one scale.
 
-The transformer does not see these coordinates but the nine tokens of the method: the weight and the bias of each layer,
-each in the principal axes of its own (an isometry too), and the time step.
+The transformer does not see whitened coordinates but the nine tokens of the method: the weight and the bias of each
+layer, each in the principal axes of its own (an isometry too), and the time step.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -25,6 +25,7 @@ FOLDS, NEIGHBOURS = 16, 1
 class Tokens:
     """The coordinates that a store's weights are diffused in, and how they fall into tokens."""
 
+    TENSORS = ("mean", "axes", "deviation", "share")
     # Entries of each weight token, in the weights' flat order.
     sizes: tuple[int, ...]
     # (P,) mean of the weights over the store.
@@ -47,6 +48,27 @@ class Tokens:
         share = new_head_share(weights)[:len(deviation)]
         return cls(tuple(sizes), mean.float(), rows[kept].float().contiguous(), deviation.float(), share.float())
 
+    @classmethod
+    def spanned(cls, mean: torch.Tensor, directions: torch.Tensor, places: torch.Tensor,
+                sizes: Sequence[int]) -> "Tokens":
+        """The coordinates of weights mean + places @ directions, of (P,), (D, P) and the heads' (scans, D).
+
+        Axes are the principal ones of the heads. Directions that were learned from all heads hold new ones as they hold
+        these, so that the share is 1.
+        """
+        basis, mix = torch.linalg.qr(directions.double().T)
+        middle = places.double().mean(0)
+        _, singular, turn = torch.linalg.svd((places.double() - middle) @ mix.T, full_matrices=False)
+        kept = singular > NARROWEST * singular[0]
+        deviation = singular[kept] / len(places) ** 0.5
+        axes = (basis @ turn[kept].T).T
+        return cls(tuple(sizes), (mean.double() + middle @ directions.double()).float(), axes.float().contiguous(),
+                   deviation.float(), torch.ones(len(deviation)))
+
+    def to(self, device: torch.device) -> "Tokens":
+        """The same on a device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in self.TENSORS})
+
     def encode(self, weights: torch.Tensor) -> torch.Tensor:
         """Weights (B, P) -> coordinates (B, D) of zero mean and unit variance."""
         return (weights - self.mean) @ self.axes.T / self.deviation
@@ -54,6 +76,11 @@ class Tokens:
     def decode(self, coordinates: torch.Tensor) -> torch.Tensor:
         """Coordinates (B, D) -> weights (B, P)."""
         return (coordinates * self.deviation) @ self.axes + self.mean
+
+    @property
+    def size(self) -> int:
+        """D, the number of coordinates."""
+        return len(self.deviation)
 
     @cached_property
     def views(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -74,6 +101,50 @@ class Tokens:
             to_token.append((turn * energy).float())
             to_axes.append(((turn / energy).T @ (width[:, None] * gram)).float())
         return to_token, to_axes
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Weights as they are, less a mean and over a scale: the published coordinates, of mean 0 and scale 1."""
+
+    TENSORS = ("mean", "scale")
+    # Entries of each weight token, in the weights' flat order.
+    sizes: tuple[int, ...]
+    # (P,) what is taken away.
+    mean: torch.Tensor
+    # (1,) what the rest is divided by.
+    scale: torch.Tensor
+
+    @classmethod
+    def raw(cls, sizes: Sequence[int]) -> "Plain":
+        """The weights themselves."""
+        return cls(tuple(sizes), torch.zeros(sum(sizes)), torch.ones(1))
+
+    @classmethod
+    def scaled(cls, weights: torch.Tensor, sizes: Sequence[int]) -> "Plain":
+        """Of a store's weights (scans, P): no mean, and one deviation of 1 over all entries."""
+        mean = weights.mean(0)
+        return cls(tuple(sizes), mean, (weights - mean).square().mean().sqrt()[None])
+
+    def encode(self, weights: torch.Tensor) -> torch.Tensor:
+        """Weights (B, P) -> coordinates (B, P)."""
+        return (weights - self.mean) / self.scale
+
+    def decode(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """Coordinates (B, P) -> weights (B, P)."""
+        return coordinates * self.scale + self.mean
+
+    @property
+    def size(self) -> int:
+        """D, the number of coordinates."""
+        return len(self.mean)
+
+    def to(self, device: torch.device) -> "Plain":
+        """The same on a device."""
+        return replace(self, mean=self.mean.to(device), scale=self.scale.to(device))
+
+
+Coordinates = Tokens | Plain
 
 
 def new_head_share(weights: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The denoiser: noised coordinates (B, D) and time steps (B,) in, the clean coordinates (B, D) that it expects out."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from x_transformers import ContinuousTransformerWrapper, Encoder
 
 from .diffusion import Schedule, posterior
-from .tokens import Tokens
+from .tokens import Coordinates, Plain, Tokens
 
 # Axes narrower than this share of the widest are left to the linear guess: the correction's own error would drown them.
 FAINT = 0.03
@@ -28,13 +29,43 @@ class Shape:
     dropout: float = 0.1
 
 
-class Denoiser(nn.Module):
+class TokenTransformer(nn.Module):
     """A transformer encoder over weight tokens and a time token (Peebles et al. 2022; HyperDiffusion, section 3.2).
+
+    It starts as the function that is zero everywhere.
+    """
+
+    def __init__(self, shape: Shape, sizes: Sequence[int]):
+        super().__init__()
+        self.width = shape.width
+        self.embed = nn.ModuleList(nn.Linear(size, shape.width) for size in sizes)
+        self.time = nn.Sequential(nn.Linear(shape.width, shape.width), nn.SiLU(), nn.Linear(shape.width, shape.width))
+        self.transformer = ContinuousTransformerWrapper(
+            # A learned embedding for each position tells the tokens apart.
+            max_seq_len=len(sizes) + 1,
+            attn_layers=Encoder(dim=shape.width, depth=shape.depth, heads=shape.heads,
+                                attn_dim_head=shape.width // shape.heads,
+                                attn_dropout=shape.dropout, ff_dropout=shape.dropout))
+        self.project = nn.ModuleList(nn.Linear(shape.width, size) for size in sizes)
+        for head in self.project:
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def forward(self, tokens: list[torch.Tensor], step: torch.Tensor) -> list[torch.Tensor]:
+        """Tokens (B, size) each and their time steps (B,) -> as many of the same sizes."""
+        embedded = [embed(token) for embed, token in zip(self.embed, tokens)]
+        embedded.append(self.time(sinusoids(step, self.width)))
+        hidden = self.transformer(torch.stack(embedded, dim=1))
+        return [head(hidden[:, index]) for index, head in enumerate(self.project)]
+
+
+class Denoiser(nn.Module):
+    """The denoiser of whitened coordinates.
 
     It predicts the clean coordinates as the best linear guess, and a correction to it by the transformer in units of
     that guess's error: the preconditioning of Karras et al. 2022 (table 1), axis by axis. With the correction at zero,
-    where training starts, samples are those of a Gaussian on the store's principal axes. Its variance lies half way, by
-    ratio, between the store's and that of new heads: narrower, samples look alike, wider, they lose eyes and ears.
+    where training starts, samples are those of a Gaussian on the axes. Its variance lies half way, by ratio, between
+    the store's and that of new heads: narrower, samples look alike, wider, they lose eyes and ears.
     """
 
     def __init__(self, shape: Shape, schedule: Schedule, tokens: Tokens):
@@ -49,18 +80,7 @@ class Denoiser(nn.Module):
         self.register_buffer("width", width, persistent=False)
         self.register_buffer("signal", schedule.signal.float(), persistent=False)
         self.register_buffer("variance", tokens.share.sqrt(), persistent=False)
-        self.embed = nn.ModuleList(nn.Linear(token.shape[1], shape.width) for token in to_token)
-        self.time = nn.Sequential(nn.Linear(shape.width, shape.width), nn.SiLU(), nn.Linear(shape.width, shape.width))
-        self.transformer = ContinuousTransformerWrapper(
-            # A learned embedding for each position tells the tokens apart.
-            max_seq_len=len(to_token) + 1,
-            attn_layers=Encoder(dim=shape.width, depth=shape.depth, heads=shape.heads,
-                                attn_dim_head=shape.width // shape.heads,
-                                attn_dropout=shape.dropout, ff_dropout=shape.dropout))
-        self.project = nn.ModuleList(nn.Linear(shape.width, token.shape[1]) for token in to_token)
-        for head in self.project:
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+        self.transformer = TokenTransformer(shape, [token.shape[1] for token in to_token])
 
     def forward(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """Noised coordinates (B, D) and their steps (B,) -> the clean coordinates (B, D) to expect."""
@@ -69,11 +89,30 @@ class Denoiser(nn.Module):
 
     def correction(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """What the transformer adds to the linear guess (B, D), before it is scaled to that guess's error."""
-        tokens = [embed(noised @ getattr(self, f"to_token_{index}")) for index, embed in enumerate(self.embed)]
-        tokens.append(self.time(sinusoids(step, self.shape.width)))
-        hidden = self.transformer(torch.stack(tokens, dim=1))
-        parts = [head(hidden[:, index]) @ getattr(self, f"to_axes_{index}") for index, head in enumerate(self.project)]
-        return torch.stack(parts).sum(0) / self.width.clamp(min=FAINT * self.width.max())
+        parts = range(len(self.transformer.embed))
+        tokens = self.transformer([noised @ getattr(self, f"to_token_{index}") for index in parts], step)
+        moved = [token @ getattr(self, f"to_axes_{index}") for index, token in zip(parts, tokens)]
+        return torch.stack(moved).sum(0) / self.width.clamp(min=FAINT * self.width.max())
+
+
+class PlainDenoiser(nn.Module):
+    """The published denoiser: of plain coordinates, and of the clean ones that it expects the transformer says all."""
+
+    def __init__(self, shape: Shape, coordinates: Plain):
+        super().__init__()
+        self.shape, self.sizes = shape, coordinates.sizes
+        self.transformer = TokenTransformer(shape, self.sizes)
+
+    def forward(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """Noised coordinates (B, P) and their steps (B,) -> the clean coordinates (B, P) to expect."""
+        return torch.cat(self.transformer(noised.split(self.sizes, dim=1), step), dim=1)
+
+
+def denoiser_of(shape: Shape, schedule: Schedule, coordinates: Coordinates) -> Denoiser | PlainDenoiser:
+    """The denoiser that belongs to the coordinates, untrained."""
+    if isinstance(coordinates, Plain):
+        return PlainDenoiser(shape, coordinates)
+    return Denoiser(shape, schedule, coordinates)
 
 
 def sinusoids(step: torch.Tensor, width: int) -> torch.Tensor:

@@ -3,9 +3,11 @@
 from .checkpoint import Checkpoint
 from .diffusion import Schedule
 from .heads import HeadModel, write_heads
+from .learner import Training
 from .sample import Sampling, sample
-from .train import Training, train
+from .subspace import Subspace
+from .train import train
 from .transformer import Denoiser, Shape
 
-__all__ = ["Checkpoint", "Denoiser", "HeadModel", "Sampling", "Schedule", "Shape", "Training", "sample", "train",
-           "write_heads"]
+__all__ = ["Checkpoint", "Denoiser", "HeadModel", "Sampling", "Schedule", "Shape", "Subspace", "Training", "sample",
+           "train", "write_heads"]

@@ -18,17 +18,21 @@ from overfit.errors import BadInput
 from overfit.prepare import Preparation
 from overfit.prepared_folder import prepare_folder
 from overfit.presets import Preset
-from overfit.scans import output_names
+from overfit.scans import find, output_names, read
 
 from .checkpoint import Checkpoint
 from .demo import demo as run_demo
+from .evaluate import Effort
 from .heads import EXPRESSIONS, write_heads
+from .learner import Training
 from .prepared_sheet import draw_beside, write_sheets
+from .presets import PRESETS
 from .render import sheet
+from .report import report
 from .sample import Format, Sampling, write_meshes
 from .sample import sample as draw
 from .steer import between, between_in_noise, mixed
-from .train import Training, Wandb, verdict
+from .train import Wandb, verdict
 from .train import train as learn
 
 # The model that comes with the project, in a clone of it.
@@ -154,10 +158,11 @@ def decode(store: Folder, out: Folder, resolution: int = 256, format: Format = "
 
 
 def train(store: Folder, checkpoint: Folder, training: Training = Training(), wandb: Wandb = "disabled",
-          machine: stage1.Machine = stage1.Machine()) -> None:
+          machine: stage1.Machine = stage1.Machine(), preset: Preset = "default") -> None:
     """Learn the distribution of the fitted networks' weights by diffusion (stage 2).
 
-    Run again after a kill, it goes on where it was.
+    Run again after a kill, it goes on where it was. Many processes share the work under torchrun:
+    `torchrun --nproc-per-node 8 -m hyperdiffusion train STORE CHECKPOINT`.
 
     Args:
         store: Store made by `hyperdiffusion overfit`.
@@ -165,7 +170,9 @@ def train(store: Folder, checkpoint: Folder, training: Training = Training(), wa
         training: How the denoiser is trained.
         wandb: Log to Weights & Biases; offline writes to ./wandb and needs no account.
         machine: What of this computer is used.
+        preset: Where the settings start from: default, or paper for the published method, for comparisons.
     """
+    del preset  # main() has made it the settings' default.
     print(verdict(learn(store, checkpoint, training, machine, wandb).training))
 
 
@@ -277,6 +284,55 @@ def _model(checkpoint: Path | None, machine: stage1.Machine) -> Checkpoint:
     return Checkpoint.load(checkpoint or SHIPPED, device)
 
 
+def evaluate(generated: Folder, out: Folder, reference: Path, train: Path | None = None, count: int = 0,
+             seed: int = 0, resolution: int = 128, effort: Effort = Effort(),
+             machine: stage1.Machine = stage1.Machine()) -> None:
+    """Compare generated heads with real ones held out and those learned from: report.html, report.md, report.json.
+
+    Quality without novelty is copying: give the heads learned from too. All meshes are read as they lie, in the
+    canonical frame; their unit is found from their size.
+
+    Args:
+        generated: Folder of meshes, or a checkpoint, which is sampled.
+        out: Folder for the report.
+        reference: Folder of real heads that were not learned from.
+        train: Folder of the heads learned from.
+        count: Heads to sample from a checkpoint, or to take from the folder; 0 takes as many as held-out ones.
+        seed: Seed of the samples.
+        resolution: Grid that samples are decoded on.
+        effort: How thoroughly sets are compared.
+        machine: What of this computer is used.
+    """
+    machine.use()
+    held_out, learned = _heads(reference), _heads(train) if train else []
+    count = count or len(held_out)
+    if not generated.is_dir():
+        model = _model(generated, machine)
+        named = ((f"sample_{seed:03d}_{index:05d}", row) for index, row in enumerate(draw(model, count, seed)))
+        generated = out / "heads"
+        # Islands are kept, and count.
+        whole, failures = write_meshes(named, model.field, model.cube, generated, resolution, keep_islands=True,
+                                       cores=machine.cores)
+        made = [*whole, *[None] * len(failures)]
+    else:
+        made = _heads(generated, failing=True)[:count]
+    print(report(made, held_out, learned, out, effort, machine.cores))
+    print(f"\nThe report is {out / 'report.html'}.")
+
+
+def _heads(folder: Path, failing: bool = False) -> list:
+    """Meshes in millimetres of a folder. Where some may fail, None stands for these, and files are in millimetres."""
+    meshes = []
+    for scan in tqdm(find(folder), desc=f"reading {folder.name}", unit="head"):
+        try:
+            meshes.append(read(scan, "mm" if failing else "auto"))
+        except BadInput:
+            if not failing:
+                raise
+            meshes.append(None)
+    return meshes
+
+
 def demo(out: Folder, machine: stage1.Machine = stage1.Machine()) -> None:
     """Run the whole way once, small: head model, stage 1, stage 2, new heads, a picture and a table of figures.
 
@@ -302,15 +358,16 @@ def _write(named, model, out: Path, resolution: int, format: Format, keep_island
     return meshes
 
 
-COMMANDS = (heads, prepare, overfit, decode, train, sample, interpolate, mix, demo)
+COMMANDS = (heads, prepare, overfit, decode, train, sample, interpolate, mix, evaluate, demo)
 
 
 def main() -> None:
     """Entry point. Bad input and a full disk end in one line and exit code 2."""
     commands = {function.__name__: function for function in COMMANDS}
-    preset = stage1.PRESETS.get(_preset(sys.argv[1:]))
-    if preset is not None:
-        commands["overfit"] = partial(overfit, settings=preset)
+    preset = _preset(sys.argv[1:])
+    if preset in PRESETS:
+        commands["overfit"] = partial(overfit, settings=stage1.PRESETS[preset])
+        commands["train"] = partial(train, training=PRESETS[preset])
     try:
         tyro.extras.subcommand_cli_from_dict(
             commands, prog="hyperdiffusion", description="A generator of 3D heads, learned from a folder of scans.",

@@ -29,22 +29,37 @@ def render(mesh: trimesh.Trimesh, size: int = 256, turn: float = 0.0, extent: fl
     `extent` is the height of the view in millimetres and `centre` its middle; both default to the mesh's bounds. Give
     both to show several heads at one scale.
     """
-    from trimesh.ray.ray_pyembree import RayMeshIntersector
-
     centre = mesh.bounds.mean(0) if centre is None else centre
     extent = 1.05 * float(np.ptp(mesh.bounds, axis=0).max()) if extent is None else extent
+    rays, normals = _seen(mesh, size * SAMPLES, turn, extent, centre)
+    image = np.broadcast_to(BACKGROUND, ((size * SAMPLES) ** 2, 3)).astype(float)
+    image[rays] = _shade(normals)
+    image = image.reshape(size, SAMPLES, size, SAMPLES, 3).mean((1, 3))
+    return image.round().astype(np.uint8)
+
+
+def normal_map(mesh: trimesh.Trimesh, size: int, turn: float, extent: float) -> np.ndarray:
+    """Normals (size, size, 3) in an orthographic view of the origin, `extent` mm high; zero where nothing is seen."""
+    rays, normals = _seen(mesh, size, turn, extent, np.zeros(3))
+    image = np.zeros((size * size, 3))
+    image[rays] = normals
+    return image.reshape(size, size, 3)
+
+
+def _seen(mesh: trimesh.Trimesh, size: int, turn: float, extent: float, centre: np.ndarray,
+          ) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (n,) of an orthographic view that show the mesh, and the normals (n, 3) there in the camera's frame."""
+    from trimesh.ray.ray_pyembree import RayMeshIntersector
+
     rotation = trimesh.transformations.rotation_matrix(np.radians(turn), [0, 1, 0])[:3, :3]
     turned = trimesh.Trimesh((mesh.vertices - centre) @ rotation.T, mesh.faces, process=False)
-    axis = ((np.arange(size * SAMPLES) + 0.5) / (size * SAMPLES) - 0.5) * extent
+    axis = ((np.arange(size) + 0.5) / size - 0.5) * extent
     x, y = np.meshgrid(axis, -axis)
     origins = np.stack([x.ravel(), y.ravel(), np.full(x.size, 10 * extent)], axis=1)
     directions = np.broadcast_to([0.0, 0.0, -1.0], origins.shape)
     triangles, rays, points = RayMeshIntersector(turned).intersects_id(
         origins, directions, multiple_hits=False, return_locations=True)
-    image = np.broadcast_to(BACKGROUND, (len(origins), 3)).astype(float)
-    image[rays] = _shade(_smooth_normals(turned, triangles, points))
-    image = image.reshape(size, SAMPLES, size, SAMPLES, 3).mean((1, 3))
-    return image.round().astype(np.uint8)
+    return rays, _smooth_normals(turned, triangles, points)
 
 
 def _smooth_normals(mesh: trimesh.Trimesh, triangles: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -41,25 +41,25 @@ class Subspace:
 
     # Directions at most; also at most half as many as heads, lest each head get one of its own.
     axes: int = 128
-    # Steps that learn it, of `heads` heads with `points` points each.
-    steps: int = 6000
-    heads: int = 16
-    points: int = 1024
+    # Steps that learn it, of so many heads with so many points each.
+    axes_steps: int = 6000
+    axes_heads: int = 16
+    axes_points: int = 1024
     # Peak rates of Adam for the directions, the mean and the places; they fall to zero as cosines.
-    rate: float = 3e-4
+    axes_rate: float = 3e-4
     mean_rate: float = 1e-3
     place_rate: float = 2e-2
     # Pull of the places towards the mean head, in units of the loss: what no head needs shrinks away.
     pull: float = 1e-4
-    # Steps that place heads with the directions held.
-    placing: int = 300
+    # Steps that place a head with the directions held.
+    place_steps: int = 300
     # Heads that the directions are learned from, at most; any others are placed.
-    learned: int = 2048
+    axes_from: int = 2048
 
     def __post_init__(self):
-        for name in ("axes", "steps", "heads", "points", "placing", "learned"):
+        for name in ("axes", "axes_steps", "axes_heads", "axes_points", "place_steps", "axes_from"):
             if getattr(self, name) < 1:
-                raise BadInput(f"--{name} {getattr(self, name)}: give 1 or more")
+                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: give 1 or more")
 
 
 @dataclass(frozen=True)
@@ -85,29 +85,31 @@ class Pool:
 
 
 def learn(field: Field, cube: Cube, weights: torch.Tensor, settings: Subspace, seed: int = 0, cores: int = 1,
-          progress: Callable[[float], None] = lambda loss: None) -> Tokens:
-    """The subspace of networks (heads, P), as the coordinates that it gives weights. `progress` is told every loss."""
+          progress: Callable[[torch.Tensor], None] = lambda loss: None) -> tuple[Tokens, torch.Tensor]:
+    """The subspace of networks (heads, P), and their coordinates (heads, D) in it. `progress` is told every loss."""
     # Where it starts: the principal axes of the weights themselves.
     start = Tokens.of(weights.cpu(), field.sizes)
     rank = max(1, min(settings.axes, len(start.deviation), len(weights) // 2))
     axes = (start.deviation[:, None] * start.axes)[:rank].to(weights.device)
     places = start.encode(weights.cpu())[:, :rank].to(weights.device)
-    mean, axes, places = _train(field, start.mean.to(weights.device), axes, places, Pool.of(field, cube, weights, cores),
-                                settings, settings.steps, seed, progress)
-    return Tokens.spanned(mean.cpu(), axes.cpu(), places.cpu(), field.sizes)
+    pool = Pool.of(field, cube, weights, cores)
+    mean, axes, places = _train(field, start.mean.to(weights.device), axes, places, pool, settings, settings.axes_steps,
+                                seed, progress)
+    tokens = Tokens.spanned(mean.cpu(), axes.cpu(), places.cpu(), field.sizes)
+    return tokens, tokens.encode(torch.addmm(mean, places, axes).cpu())
 
 
 def place(field: Field, cube: Cube, weights: torch.Tensor, tokens: Tokens, settings: Subspace, cores: int = 1,
           ) -> torch.Tensor:
-    """Coordinates (heads, D) of networks (heads, P) in a subspace: of those there that come closest to what they say."""
+    """Coordinates (heads, D) of networks (heads, P) in a subspace: where it comes closest to what they say."""
     axes = tokens.deviation[:, None] * tokens.axes
     places = torch.zeros(len(weights), len(axes), device=weights.device)
     return _train(field, tokens.mean, axes, places, Pool.of(field, cube, weights, cores), settings,
-                  settings.placing * -(-len(weights) // settings.heads), 0, held=True)[2]
+                  settings.place_steps * -(-len(weights) // settings.axes_heads), 0, held=True)[2]
 
 
 def _train(field: Field, mean: torch.Tensor, axes: torch.Tensor, places: torch.Tensor, pool: Pool, settings: Subspace,
-           steps: int, seed: int, progress: Callable[[float], None] = lambda loss: None, held: bool = False,
+           steps: int, seed: int, progress: Callable[[torch.Tensor], None] = lambda loss: None, held: bool = False,
            ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Mean (P,), axes (D, P) and places (heads, D), trained; the places alone where the rest is held."""
     mean, axes = (tensor.clone().requires_grad_(not held) for tensor in (mean, axes))
@@ -115,8 +117,8 @@ def _train(field: Field, mean: torch.Tensor, axes: torch.Tensor, places: torch.T
     table = torch.nn.Embedding.from_pretrained(places.clone(), freeze=False, sparse=True)
     optimisers = [torch.optim.SparseAdam(table.parameters(), settings.place_rate, betas=(0.9, 0.99))]
     if not held:
-        optimisers.append(torch.optim.Adam([{"params": [axes], "lr": settings.rate},
-                                            {"params": [mean], "lr": settings.mean_rate}], betas=(0.9, 0.99), fused=True))
+        shared = [{"params": [axes], "lr": settings.axes_rate}, {"params": [mean], "lr": settings.mean_rate}]
+        optimisers.append(torch.optim.Adam(shared, betas=(0.9, 0.99), fused=True))
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share(step, steps))
                  for optimiser in optimisers]
     random = torch.Generator().manual_seed(seed)
@@ -124,8 +126,8 @@ def _train(field: Field, mean: torch.Tensor, axes: torch.Tensor, places: torch.T
     for _ in range(steps):
         if not len(order):
             order = torch.randperm(len(places), generator=random)
-        chosen, order = order[:settings.heads].to(places.device), order[settings.heads:]
-        batch = torch.randint(pool.points.shape[1], (settings.points,), generator=random).to(places.device)
+        chosen, order = order[:settings.axes_heads].to(places.device), order[settings.axes_heads:]
+        batch = torch.randint(pool.points.shape[1], (settings.axes_points,), generator=random).to(places.device)
         here = table(chosen)
         with autocast(places.device):
             logits = field(torch.addmm(mean, here, axes), pool.points[chosen][:, batch])

@@ -3,8 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -14,105 +13,91 @@ from tqdm import tqdm
 from overfit.decode import decode
 from overfit.errors import BadInput
 from overfit.files import replacing
-from overfit.fit import autocast
-from overfit.store import Fits, Store
+from overfit.store import Rows, Store
 from overfit.workers import Machine
 
 from .checkpoint import Checkpoint, read_tensors, write_tensors
-from .diffusion import Schedule, posterior
+from .learner import STATE, Heads, Learner, Training, split
+from .processes import Processes, joined
 from .render import sheet
 from .sample import Sampling, sample
-from .samplers import Denoise
-from .tokens import Tokens
-from .transformer import Denoiser, Shape
+from .subspace import CHUNK, learn, place
+from .tokens import Coordinates, Plain, Tokens
 
-STATE = "hyperdiffusion training state"
-# Steps between two looks at the held-out heads, and noises drawn for each of them, the same every time.
-JUDGE_EVERY, JUDGE_DRAWS = 50, 32
+PLACES = "hyperdiffusion places"
+# Steps between two looks at the held-out heads.
+JUDGE_EVERY = 50
 # Samples in a picture, the steps of ddim that make them, and the grid that shows them.
 SHOWN, SHOW_STEPS, SHOW_GRID = 4, 20, 96
-# A model must be better by this share to replace the best one: less is chance.
-MARGIN = 0.002
-
-
-@dataclass(frozen=True)
-class Training:
-    """How the denoiser is trained."""
-
-    # The denoiser.
-    shape: Shape = Shape()
-    # The noise that it learns to take away.
-    schedule: Schedule = Schedule()
-    # Optimiser steps at most: on two cores about four minutes.
-    steps: int = 4000
-    # Heads in a step, each at a time step of its own.
-    batch: int = 32
-    # Share of the store that is not trained on but judges the training: the model is kept as it was when it guessed
-    # these heads best. Stores of less than 20 heads are trained on as a whole, to the end.
-    held_out: float = 0.1
-    # Steps without a better guess after which the training ends.
-    patience: int = 500
-    # Peak learning rate of AdamW; it falls to zero as a cosine.
-    rate: float = 5e-4
-    # Steps until that peak.
-    warmup: int = 100
-    # Weight decay.
-    decay: float = 0.05
-    # Share of the old in the moving average of the weights that is sampled from (EMA).
-    average: float = 0.998
-    # Another seed gives another model from the same store.
-    seed: int = 0
-    # Seconds between two savings of the state from which a killed run goes on.
-    save_every: float = 30.0
-    # Steps between two pictures of samples, which lie beside the checkpoint under its name.
-    show_every: int = 500
-
+# Settings that may change between a run and the one that goes on with it.
+FREE = ("save_every", "show_every")
 
 Wandb = Literal["disabled", "offline", "online"]
+Log = Callable[[dict, int], None]
 
 
 def train(store: Path | str, checkpoint: Path | str, training: Training = Training(), machine: Machine = Machine(),
           wandb: Wandb = "disabled") -> Checkpoint:
     """Learn the distribution of a store's weights and write a checkpoint.
 
-    While it trains, the state lies beside the checkpoint (`.state`) and is taken up by the same command; a finished
-    checkpoint of the same store and settings is returned as it is. Raises BadInput where the store has fewer than two
-    heads or weights that are not finite, or where the checkpoint was made from something else.
+    While it trains, the state lies beside the checkpoint (`.state`, and `.places` for the heads' coordinates) and is
+    taken up by the same command; a finished checkpoint of the same store and settings is returned as it is. Under
+    torchrun, the processes share every batch. Raises BadInput where the store has fewer than two heads or weights that
+    are not finite, or where the checkpoint was made from something else.
     """
     checkpoint = Path(checkpoint)
     device = machine.use()
-    fits = Store(Path(store)).read()
-    _usable(Path(store), fits)
-    about = {"kind": STATE, "settings": asdict(training), "heads": [record.digest for record in fits.records]}
+    rows = Store(Path(store)).rows()
+    if len(rows) < 2:
+        raise BadInput(f"{store}: holds one head, and no distribution is learned from one; fit more scans into it")
+    about = {"kind": STATE, "settings": asdict(training), "heads": [record.digest for record in rows.records]}
     if checkpoint.exists():
         return _finished(checkpoint, about)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    run = _Run(fits, training, device)
-    state = checkpoint.with_name(checkpoint.name + ".state")
+    with joined(device) as (processes, device):
+        return _train(rows, checkpoint, training, about, device, processes, machine.cores,
+                      _logger(wandb if processes.first else "disabled", about["settings"]))
+
+
+def _train(rows: Rows, checkpoint: Path, training: Training, about: dict, device: torch.device, processes: Processes,
+           cores: int, log: Log) -> Checkpoint:
+    state, places = (checkpoint.with_name(checkpoint.name + suffix) for suffix in (".state", ".places"))
+    # The first process makes the coordinates, the others read them.
+    if processes.first:
+        coordinates, data, judges = _coordinates(rows, places, training, about, device, cores)
+    processes.wait()
+    if not processes.first:
+        coordinates, data, judges = _coordinates(rows, places, training, about, device, cores)
+    learner = Learner(coordinates.to(device), data, judges, training, device, processes)
     if state.exists():
-        run.restore(state, about)
-    log = _logger(wandb, about["settings"])
+        learner.restore(state, lambda path, theirs: _same(path, theirs, about))
+    processes.wait()
     saved = time.monotonic()
-    with tqdm(total=training.steps, initial=run.done, desc="training", unit="step") as bar:
-        while run.done < training.steps and run.done - run.best_at < training.patience:
-            loss = run.step()
+    with tqdm(total=learner.steps, initial=learner.done, desc="training", unit="step",
+              disable=not processes.first) as bar:
+        while not learner.finished:
+            loss = learner.step()
             bar.update()
-            if run.done % JUDGE_EVERY == 0:
-                judged = run.judge()
+            if learner.done % JUDGE_EVERY == 0 or learner.done == learner.steps:
+                judged = learner.judge()
                 bar.set_postfix_str(f"loss {loss:.3f}, on held-out heads {judged:.3f} of a Gaussian's")
-                log({"loss": float(loss), "held_out": judged, "rate": run.optimiser.param_groups[0]["lr"]}, run.done)
-            if run.done % training.show_every == 0:
-                model = Checkpoint(fits.field, fits.cube, run.tokens, training.schedule, run.average, {})
-                if _show(model, run.done, picture := checkpoint.with_suffix(".png")):
-                    log({"samples": picture}, run.done)
-            if time.monotonic() - saved > training.save_every:
-                run.save(state, about)
+                log({"loss": float(loss), "held_out": judged, "rate": learner.optimiser.param_groups[0]["lr"]},
+                    learner.done)
+            if processes.first and learner.done % training.show_every == 0:
+                model = Checkpoint(rows.field, rows.cube, learner.coordinates, training.schedule, learner.average, {})
+                if _show(model, learner.done, picture := checkpoint.with_suffix(".png")):
+                    log({"samples": picture}, learner.done)
+            if processes.first and time.monotonic() - saved > training.save_every:
+                learner.save(state, about)
                 saved = time.monotonic()
-    made = Checkpoint(fits.field, fits.cube, run.tokens, training.schedule, run.best_model(),
-                      {**about, "steps": run.done, "kept_at": run.best_at,
-                       "held_out_loss": run.best if len(run.judges) else None})
-    made.save(checkpoint)
-    state.unlink(missing_ok=True)
+    made = Checkpoint(rows.field, rows.cube, learner.coordinates, training.schedule, learner.kept,
+                      {**about, "steps": learner.done, "kept_at": learner.best_at,
+                       "held_out_loss": learner.best if len(judges) else None})
+    if processes.first:
+        made.save(checkpoint)
+        state.unlink(missing_ok=True)
+        places.unlink(missing_ok=True)
+    processes.wait()
     return made
 
 
@@ -120,7 +105,7 @@ def verdict(training: dict) -> str:
     """One line for people on what a checkpoint's training came to."""
     done, kept, judged = (training[name] for name in ("steps", "kept_at", "held_out_loss"))
     if judged is None:
-        return f"Trained for {done} steps; too few heads to hold some out and judge the model by them."
+        return f"Trained for {done} steps; no heads were held out to judge the model by them."
     if kept == 0:
         return (f"Trained for {done} steps, none of which helped on held-out heads: the model is the Gaussian that "
                 "training starts from. More scans will change that.")
@@ -128,108 +113,67 @@ def verdict(training: dict) -> str:
             f"{judged:.3f} of a Gaussian's.")
 
 
-class _Run:
-    """A training in memory: what a step changes, and how it is kept."""
+def _coordinates(rows: Rows, path: Path, training: Training, about: dict, device: torch.device, cores: int,
+                 ) -> tuple[Coordinates, Heads, torch.Tensor]:
+    """What the heads are diffused in, those learned from, and those that judge (heads, D), in that.
 
-    def __init__(self, fits: Fits, training: Training, device: torch.device):
-        self.training, self.device = training, device
-        order = torch.randperm(len(fits.weights), generator=torch.Generator().manual_seed(training.seed))
-        count = round(len(order) * training.held_out) if len(order) >= 20 else 0
-        judges, learned = fits.weights[order[:count]], fits.weights[order[count:]]
-        # The axes are the learned heads' alone: a Gaussian that knew the held-out ones would be no fair rival.
-        self.tokens = Tokens.of(learned, fits.field.sizes)
-        self.judges, self.data = (self.tokens.encode(part).to(device) for part in (judges, learned))
-        with torch.random.fork_rng():
-            torch.manual_seed(training.seed)
-            self.denoiser = Denoiser(training.shape, training.schedule, self.tokens).to(device)
-        self.share = self.tokens.share.to(device)
-        self.average = deepcopy(self.denoiser).requires_grad_(False).eval()
-        self.kept = deepcopy(self.average)
-        self.optimiser = torch.optim.AdamW(self.denoiser.parameters(), training.rate, betas=(0.9, 0.99),
-                                           weight_decay=training.decay, fused=True)
-        # How good the model in `kept` is, of a Gaussian's loss, and when it was made. An untrained one is a Gaussian.
-        self.best, self.best_at = 1.0, 0
-        self.done = 0
+    Plain coordinates are read from the store as they are needed. Others are few numbers a head, made once and kept in a
+    file for a run that goes on.
+    """
+    judging, learned = split(len(rows), training)
+    if training.coordinates in ("raw", "scaled"):
+        some = rows[learned[:training.subspace.axes_from]]
+        sizes = rows.field.sizes
+        plain = Plain.raw(sizes) if training.coordinates == "raw" else Plain.scaled(some, sizes)
+        return plain, _Encoded(rows, learned, plain), plain.encode(rows[judging])
+    if not path.exists():
+        tokens, places = _placed(rows, [*learned, *judging], training, device, cores, len(learned))
+        write_tensors(path, {"places": places} | {name: getattr(tokens, name) for name in Tokens.TENSORS},
+                      {**about, "kind": PLACES})
+    tensors, theirs = read_tensors(path, PLACES, "delete it to start again")
+    _same(path, theirs, about)
+    tokens = Tokens(rows.field.sizes, *(tensors[name] for name in Tokens.TENSORS))
+    return tokens, tensors["places"][:len(learned)], tensors["places"][len(learned):]
 
-    def step(self) -> torch.Tensor:
-        """One optimiser step; returns its loss."""
-        training = self.training
-        # Each step draws from a generator of its own, so that a run that goes on draws what it would have drawn.
-        random = torch.Generator().manual_seed(training.seed * 2**32 + self.done)
-        chosen = torch.randint(len(self.data), (training.batch,), generator=random)
-        self.optimiser.param_groups[0]["lr"] = _rate(training, self.done)
-        self.optimiser.zero_grad()
-        with torch.random.fork_rng(), autocast(self.device):
-            torch.manual_seed(training.seed * 2**32 + self.done)
-            loss = self._loss(self.denoiser, self.data[chosen.to(self.device)], random).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
-        self.optimiser.step()
-        self.done += 1
-        # A short run's average must forget its start too.
-        keep = min(training.average, self.done / (self.done + 10))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.denoiser.parameters()), 1 - keep)
-        return loss.detach()
 
-    def _loss(self, denoise: Denoise, clean: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-        """Squared error of the clean weights that a denoiser expects (x0 prediction), for each of `clean` (B, D)."""
-        step = torch.randint(self.training.schedule.timesteps, (len(clean),), generator=random).to(self.device)
-        noise = torch.randn(clean.shape, generator=random).to(self.device)
-        off = denoise(self.training.schedule.noised(clean, noise, step), step).float() - clean
-        # An axis weighs as much as new heads vary along it, and all time steps weigh alike: an error counts by what the
-        # noise leaves to guess (SNR + 1 weighting, Salimans and Ho 2022). Else the noisiest steps, at which nothing can
-        # be learned, are most of the loss.
-        _, unknown = posterior(noise, self.denoiser.signal[step][:, None], self.share)
-        return (off / unknown * self.denoiser.width).square().mul(self.share).mean(1)
+def _placed(rows: Rows, order: list[int], training: Training, device: torch.device, cores: int, learned: int,
+            ) -> tuple[Tokens, torch.Tensor]:
+    """Axes from the first heads of an order, at most `axes_from` of the `learned` ones, and all coordinates (n, D)."""
+    settings, field, cube = training.subspace, rows.field, rows.cube
+    some = rows[order[:min(learned, settings.axes_from)]]
+    if training.coordinates == "weights":
+        tokens = Tokens.of(some, field.sizes)
+        found = [tokens.encode(rows[order[start:start + CHUNK]]) for start in range(0, len(order), CHUNK)]
+        return tokens, torch.cat(found)
+    with tqdm(total=settings.axes_steps, desc="learning the subspace", unit="step") as bar:
 
-    def _linear(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """The best linear guess of a new head."""
-        return posterior(noised, self.denoiser.signal[step][:, None], self.share)[0]
+        def progress(loss: torch.Tensor) -> None:
+            bar.update()
+            if bar.n % JUDGE_EVERY == 0:
+                bar.set_postfix_str(f"loss {loss:.3f}")
 
-    @torch.no_grad()
-    def judge(self) -> float:
-        """Loss of the average on the held-out heads, as a share of the best linear guess's; keeps the best model."""
-        if not len(self.judges):
-            self.best_at = self.done
-            self.kept.load_state_dict(self.average.state_dict())
-            return float("nan")
-        heads = self.judges.repeat(JUDGE_DRAWS, 1)
-        guesses = (self.average, self._linear)
-        ours, linear = (self._loss(guess, heads, torch.Generator().manual_seed(0)).mean() for guess in guesses)
-        judged = float(ours / linear)
-        if judged < (1 - MARGIN) * self.best:
-            self.best, self.best_at = judged, self.done
-            self.kept.load_state_dict(self.average.state_dict())
-        return judged
+        tokens, found = learn(field, cube, some.to(device), settings, training.seed, cores, progress)
+    with tqdm(total=len(order), initial=len(some), desc="placing the other heads", unit="head",
+              disable=len(order) == len(some)) as bar:
+        found = [found.cpu()]
+        for start in range(len(some), len(order), CHUNK):
+            chunk = rows[order[start:start + CHUNK]].to(device)
+            found.append(place(field, cube, chunk, tokens.to(device), settings, cores).cpu())
+            bar.update(len(chunk))
+    return tokens, torch.cat(found)
 
-    def best_model(self) -> Denoiser:
-        """The model to keep, at the end."""
-        return self.kept if len(self.judges) else self.average
 
-    def save(self, path: Path, about: dict) -> None:
-        tensors = {}
-        for part in ("denoiser", "average", "kept"):
-            tensors |= {f"{part}.{name}": tensor for name, tensor in getattr(self, part).state_dict().items()}
-        for index, moments in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in moments.items()}
-        write_tensors(path, tensors, {**about, "done": self.done, "best": self.best, "best_at": self.best_at})
+class _Encoded:
+    """Some heads of a store, read and encoded when they are asked for."""
 
-    def restore(self, path: Path, about: dict) -> None:
-        """Take up a saved state. Raises BadInput where it belongs to another store or other settings."""
-        tensors, theirs = read_tensors(path, STATE, "delete it to start again")
-        _same(path, theirs, about)
+    def __init__(self, rows: Rows, indices: list[int], coordinates: Plain):
+        self.rows, self.indices, self.coordinates = rows, torch.tensor(indices), coordinates
 
-        def part(prefix: str) -> dict[str, torch.Tensor]:
-            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    def __len__(self) -> int:
+        return len(self.indices)
 
-        for model in ("denoiser", "average", "kept"):
-            getattr(self, model).load_state_dict(part(f"{model}."))
-        moments: dict[int, dict] = {}
-        for name, tensor in part("optimiser.").items():
-            index, moment = name.split(".")
-            moments.setdefault(int(index), {})[moment] = tensor
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
-        self.done, self.best, self.best_at = (theirs[name] for name in ("done", "best", "best_at"))
+    def __getitem__(self, chosen: torch.Tensor) -> torch.Tensor:
+        return self.coordinates.encode(self.rows[self.indices[chosen]])
 
 
 def _show(model: Checkpoint, step: int, path: Path) -> bool:
@@ -245,21 +189,6 @@ def _show(model: Checkpoint, step: int, path: Path) -> bool:
     return bool(meshes)
 
 
-def _rate(training: Training, done: int) -> float:
-    rise = min(1.0, (done + 1) / training.warmup)
-    fall = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done / training.steps)).item())
-    return training.rate * rise * fall
-
-
-def _usable(store: Path, fits: Fits) -> None:
-    if len(fits.records) < 2:
-        raise BadInput(f"{store}: holds one head, and no distribution is learned from one; fit more scans into it")
-    finite = torch.isfinite(fits.weights).all(1)
-    if not finite.all():
-        name = fits.records[int((~finite).nonzero()[0])].name
-        raise BadInput(f"{store}: the weights of {name} are not finite; delete weights.safetensors and fit again")
-
-
 def _finished(path: Path, about: dict) -> Checkpoint:
     made = Checkpoint.load(path)
     _same(path, made.training, about)
@@ -267,16 +196,16 @@ def _finished(path: Path, about: dict) -> Checkpoint:
 
 
 def _same(path: Path, theirs: dict, ours: dict) -> None:
-    # Through JSON, as theirs went.
+    """Raises BadInput where a file beside or instead of the checkpoint belongs to other heads or other settings."""
     if theirs.get("heads") != ours["heads"]:
         raise BadInput(f"{path}: was trained on other heads; give another checkpoint name, or delete it to train anew")
     for name, value in ours["settings"].items():
-        if name not in ("save_every", "show_every") and theirs["settings"].get(name) != value:
+        if name not in FREE and theirs["settings"].get(name) != value:
             raise BadInput(f"{path}: was trained with {name} {theirs['settings'].get(name)}, not {value}; "
                            "use its settings, or give another checkpoint name")
 
 
-def _logger(mode: Wandb, settings: dict) -> Callable[[dict, int], None]:
+def _logger(mode: Wandb, settings: dict) -> Log:
     """A function that logs figures at a step; wandb is imported only where it is asked for."""
     if mode == "disabled":
         return lambda figures, step: None

@@ -2,7 +2,8 @@
 
     store.json            what all fits share: field, cube, settings; written once
     base.safetensors      the first fit, from which all others start
-    weights.safetensors   weights (scans, P) and, in its header, one record a scan
+    weights.safetensors   weights (scans, P) and, in its header, one record a scan; of many scans only the first, the
+                          others lie in weights-00001.safetensors and on
     shards/               batches not yet merged into it, of the same form
     scans.csv             the records as a table, and the scans that were set aside with the reason
 
@@ -13,10 +14,11 @@ import csv
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +29,8 @@ from .field import Field
 from .files import replacing, save_tensors
 
 VERSION = 1
+# Scans in a file of weights, or a batch more: what gathering shards holds in memory, 150 MB.
+PART = 1024
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,34 @@ class Fits:
     # (scans, P) float32.
     weights: torch.Tensor
     records: list[Record]
+
+
+class Rows:
+    """A store's weights, left on disk: `rows[indices]` reads those (B, P) that are asked for, in `records`' order."""
+
+    def __init__(self, field: Field, cube: Cube, places: list[tuple[Path, int, Record]]):
+        self.field, self.cube, self.records = field, cube, [record for _, _, record in places]
+        self._places = [(path, row) for path, row, _ in places]
+        self._open: dict[Path, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
+        """Weights (B, P). Raises BadInput where they are not finite, or their file is damaged."""
+        made = torch.empty(len(indices), self.field.size)
+        for place, index in enumerate(map(int, indices)):
+            path, row = self._places[index]
+            if path not in self._open:
+                with _opened(path) as file:
+                    self._open[path] = file.get_slice("weights")
+            made[place] = self._open[path][row]
+        finite = torch.isfinite(made).all(1)
+        if not finite.all():
+            index = int(indices[int((~finite).nonzero()[0])])
+            raise BadInput(f"{self._places[index][0]}: the weights of {self.records[index].name} are not finite; "
+                           "delete the file and run `hyperdiffusion overfit` again")
+        return made
 
 
 class Store:
@@ -101,25 +133,36 @@ class Store:
         """All records by name; a shard's wins over an older one."""
         return {record.name: record for path in self._files() for record in _records(path)}
 
-    def read(self) -> Fits:
-        """All fits, by name. Raises BadInput where a file is damaged or there is none."""
-        rows = {}
-        for path in self._files():
-            weights, records = _read(path)
-            rows.update((record.name, (row, record)) for row, record in zip(weights, records))
-        if not rows:
+    def rows(self) -> Rows:
+        """All fits by name, their weights left on disk. Raises BadInput where a file is damaged or there is none."""
+        places = {record.name: (path, row, record) for path in self._files()
+                  for row, record in enumerate(_records(path))}
+        if not places:
             raise BadInput(f"{self.folder}: no fits in it; run `hyperdiffusion overfit` to the end")
-        ordered = [rows[name] for name in sorted(rows)]
-        return Fits(self.field, self.cube, torch.stack([row for row, _ in ordered]), [record for _, record in ordered])
+        return Rows(self.field, self.cube, [places[name] for name in sorted(places)])
+
+    def read(self) -> Fits:
+        """All fits, by name, in memory. Raises BadInput as `rows` does."""
+        rows = self.rows()
+        return Fits(self.field, self.cube, rows[range(len(rows))], rows.records)
 
     def merge(self) -> None:
-        """Gather the shards into weights.safetensors. A kill between its steps costs nothing: names decide."""
+        """Gather the shards into files of weights. A kill between its steps costs nothing: names decide."""
         shards = sorted((self.folder / "shards").glob("*.safetensors"))
-        if shards:
-            fits = self.read()
-            _write(self.folder / "weights.safetensors", fits.weights, fits.records)
-            for shard in shards:
-                shard.unlink()
+        if not shards:
+            return
+        parts = self._parts()
+        number, rows = len(parts), {}
+        if parts and len(_records(parts[-1])) < PART:
+            number, rows = number - 1, _named(parts[-1])
+        for shard in shards:
+            rows |= _named(shard)
+            if len(rows) >= PART or shard == shards[-1]:
+                weights, records = zip(*rows.values())
+                _write(self._part(number), torch.stack(weights), list(records))
+                number, rows = number + 1, {}
+        for shard in shards:
+            shard.unlink()
 
     def report(self, set_aside: dict[str, str]) -> None:
         """Write scans.csv: the records, then the scans set aside by name with the reason."""
@@ -130,9 +173,16 @@ class Store:
             blanks = [""] * (len(fields(Record)) - 1)
             table.writerows([name, *blanks, reason] for name, reason in sorted(set_aside.items()))
 
-    def _files(self) -> Iterable[Path]:
-        return [path for path in (self.folder / "weights.safetensors",
-                                  *sorted((self.folder / "shards").glob("*.safetensors"))) if path.exists()]
+    def _files(self) -> list[Path]:
+        """All files of weights; where two hold a scan, the later one's is valid."""
+        return [*self._parts(), *sorted((self.folder / "shards").glob("*.safetensors"))]
+
+    def _parts(self) -> list[Path]:
+        paths = [self._part(number) for number in range(1 + len(list(self.folder.glob("weights-*.safetensors"))))]
+        return [path for path in paths if path.exists()]
+
+    def _part(self, number: int) -> Path:
+        return self.folder / (f"weights-{number:05d}.safetensors" if number else "weights.safetensors")
 
     @staticmethod
     @contextmanager
@@ -167,6 +217,10 @@ def _write(path: Path, weights: torch.Tensor, records: list[Record]) -> None:
 def _read(path: Path) -> tuple[torch.Tensor, list[Record]]:
     with _opened(path) as file:
         return file.get_tensor("weights"), _parse(file)
+
+
+def _named(path: Path) -> dict[str, tuple[torch.Tensor, Record]]:
+    return {record.name: (row, record) for row, record in zip(*_read(path))}
 
 
 def _records(path: Path) -> list[Record]:

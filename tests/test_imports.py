@@ -12,7 +12,9 @@ ORDER = {
                 "accuracy", "closing", "registration", "prepare", "prepared_folder", "store", "batch", "presets",
                 "run"],
     "hyperdiffusion": ["heads", "tokens", "diffusion", "transformer", "samplers", "checkpoint", "sample",
-                       "steer", "metrics", "render", "train", "prepared_sheet", "demo", "cli", "__main__"],
+                       "processes", "subspace", "learner", "presets",
+                       "steer", "metrics", "render", "train", "validity", "features", "evaluate", "report",
+                       "prepared_sheet", "demo", "cli", "__main__"],
 }
 
 

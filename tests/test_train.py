@@ -12,7 +12,7 @@ from hyperdiffusion.train import verdict
 from overfit import BadInput, Cube, Field, Store
 from overfit.store import Record
 
-TINY = Training(shape=Shape(width=32, depth=1, heads=2, dropout=0.0), steps=30, batch=8, save_every=0.0)
+TINY = Training("weights", shape=Shape(width=32, depth=1, heads=2, dropout=0.0), steps=30, batch=8, save_every=0.0)
 CUBE = Cube((0.0, 0.0, 0.0), 100.0)
 
 
@@ -86,9 +86,9 @@ def test_a_run_that_was_killed_ends_as_an_undisturbed_one(store, checkpoint, tmp
     class Killed(Exception):
         pass
 
-    module = importlib.import_module("hyperdiffusion.train")
-    step = module._Run.step
-    monkeypatch.setattr(module._Run, "step", lambda run: _raise(Killed) if run.done == 17 else step(run))
+    module = importlib.import_module("hyperdiffusion.learner")
+    step = module.Learner.step
+    monkeypatch.setattr(module.Learner, "step", lambda run: _raise(Killed) if run.done == 17 else step(run))
     again = tmp_path / "again.safetensors"
     with pytest.raises(Killed):
         train(store, again, TINY, ONE_THREAD)

@@ -20,7 +20,7 @@ def tokens(heads: int = 12) -> Tokens:
 def denoiser() -> Denoiser:
     torch.manual_seed(0)
     made = Denoiser(SMALL, SCHEDULE, tokens())
-    for head in made.project:
+    for head in made.transformer.project:
         normal_(head.weight)
     return made.eval()
 
@@ -42,7 +42,7 @@ def test_nine_tokens_for_the_default_field():
     store = torch.randn(5, Field().size)
     made = Denoiser(SMALL, SCHEDULE, Tokens.of(store, Field().sizes))
     seen = []
-    made.transformer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    made.transformer.transformer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
     made(torch.zeros(2, 4), torch.zeros(2, dtype=torch.long))
     assert seen == [(2, 9, 32)]
 

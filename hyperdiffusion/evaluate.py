@@ -1,0 +1,210 @@
+"""Evaluation: sets of head meshes in; how they compare with heads held out and heads learned from, out.
+
+Quality without novelty is copying: every figure of a generated set stands beside the same of the heads learned from,
+and of the held-out ones themselves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import trimesh
+from scipy.spatial import cKDTree
+from tqdm import tqdm
+
+from overfit import workers
+from overfit.decode import largest_body
+from overfit.occupancy import surface_samples
+
+from .features import features, frechet, kernel
+from .metrics import (
+    POINTS,
+    Comparison,
+    Figure,
+    authentic,
+    chamfer,
+    clouds,
+    compare,
+    components,
+    copies,
+    divergence,
+    earth_movers,
+    spread,
+    standardised,
+)
+from .validity import Validity, validity
+
+# Fixed points from which heads are measured for their compactness.
+ANCHORS = 256
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How thoroughly sets are compared."""
+
+    # Points on a head for chamfer distances.
+    points: int = POINTS
+    # Heads of each set whose earth mover's distances are found, and their points; 0 heads leave it out. The time grows
+    # with the square of the heads and the cube of the points: 64 heads of 2,048 points take half an hour on two cores.
+    emd_heads: int = 32
+    emd_points: int = 1024
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """All figures of one set; those without a meaning for it are None."""
+
+    count: int
+    chamfer: Comparison | None
+    # Each cloud by itself about its middle and over its deviation, as the published evaluation has it.
+    standardised: Comparison | None
+    emd: Comparison | None
+    divergence: float | None
+    # Mean cosine of the normals between a held-out head and its nearest of the set.
+    normals: Figure | None
+    frechet: float | None
+    kernel: float | None
+    # Mean distance of pairs, mm.
+    spread_mm: float
+    # Principal components for 90 % of the variance.
+    compactness: int
+    # Mean distance to the nearest head learned from: the classic specificity of a head model. The MMD is its
+    # generalisation.
+    nearest_mm: Figure | None
+    copies: Figure | None
+    authentic: Figure | None
+    validity: list[Validity]
+    # For each head: index of its nearest head learned from and the distance in millimetres.
+    nearest: list[int]
+    distances: list[float]
+
+
+@dataclass(frozen=True)
+class Real:
+    """The real heads that sets are compared with, and what is known of them."""
+
+    meshes: list[trimesh.Trimesh]
+    clouds: np.ndarray
+    within: np.ndarray
+    # The same of the clouds standardised.
+    standardised_within: np.ndarray
+    features: np.ndarray
+    learned: list[trimesh.Trimesh]
+    learned_clouds: np.ndarray
+    learned_within: np.ndarray
+    # (held out, learned).
+    to_learned: np.ndarray
+    anchors: np.ndarray
+
+    @classmethod
+    def of(cls, held_out: list[trimesh.Trimesh], learned: list[trimesh.Trimesh], effort: Effort = Effort(),
+           cores: int = 1) -> "Real":
+        """Of heads held out and heads learned from, of which there may be none."""
+        points, others = clouds(held_out, 0, effort.points), clouds(learned, 1, effort.points) if learned else None
+        within = _chamfer("held-out heads", points, points, cores)
+        empty = np.zeros((len(held_out), 0))
+        anchors = np.concatenate(points)[np.random.default_rng(0).permutation(points.shape[0] * points.shape[1])]
+        alone = standardised(points)
+        by_itself = _chamfer("held-out, standardised", alone, alone, cores)
+        return cls(held_out, points, within, by_itself, _seen("held-out heads", held_out, cores), learned, others,
+                   _chamfer("heads learned from", others, others, cores) if learned else empty,
+                   _chamfer("held-out to learned", points, others, cores) if learned else empty, anchors[:ANCHORS])
+
+    def row(self, cores: int = 1) -> Evaluated:
+        """The held-out heads themselves, as a set: what no generator can be better than."""
+        return Evaluated(len(self.meshes), None, None, None, None, None, None, None, spread(self.within),
+                         self.compactness(self.clouds),
+                         *_novelty(self.to_learned, self), _valid(self.meshes, cores), *_nearest(self.to_learned))
+
+    def compactness(self, points: np.ndarray) -> int:
+        """Of a set's clouds: components of the distances from fixed points."""
+        whole = points[~np.isnan(points).any((1, 2))]
+        if len(whole) < 2:
+            return 0
+        return components(np.array([cKDTree(cloud).query(self.anchors)[0] for cloud in whole]))
+
+
+def evaluate(name: str, whole: Sequence[trimesh.Trimesh | None], real: Real, effort: Effort = Effort(), cores: int = 1,
+             seed: int = 2, is_learned: bool = False) -> Evaluated:
+    """A set of heads against the real ones. A mesh that is None is a head that failed: it counts, and against the set.
+
+    What is said of validity is of the whole meshes, all else of the largest body of each. `is_learned` tells that the
+    set is of the heads learned from, whose novelty has no meaning.
+    """
+    meshes = [mesh if mesh is None or not len(mesh.faces) else largest_body(mesh) for mesh in whole]
+    points = clouds(meshes, seed, effort.points)
+    within = _chamfer(name, points, points, cores)
+    across = _chamfer(f"{name} to held-out", points, real.clouds, cores)
+    alone, real_alone = standardised(points), standardised(real.clouds)
+    by_itself = compare(_chamfer(f"{name}, standardised", alone, alone, cores),
+                        _chamfer(f"{name} to held-out, standardised", alone, real_alone, cores),
+                        real.standardised_within)
+    to_learned = np.zeros((len(points), 0))
+    if len(real.learned) and not is_learned:
+        to_learned = _chamfer(f"{name} to learned", points, real.learned_clouds, cores)
+    seen = _seen(name, meshes, cores)
+    return Evaluated(
+        len(points), compare(within, across, real.within), by_itself, _emd(name, points, real, effort, cores),
+        divergence(points, real.clouds), _normals(meshes, across, real), frechet(seen, real.features),
+        kernel(seen, real.features), spread(within), real.compactness(points), *_novelty(to_learned, real),
+        _valid(whole, cores), *_nearest(to_learned))
+
+
+def _chamfer(what: str, first: np.ndarray, second: np.ndarray, cores: int) -> np.ndarray:
+    pairs = len(first) * (len(first) - 1) // 2 if first is second else len(first) * len(second)
+    with tqdm(total=pairs, desc=f"chamfer, {what}", unit="pair", leave=False) as bar:
+        return chamfer(first, second, cores, bar.update)
+
+
+def _emd(name: str, points: np.ndarray, real: Real, effort: Effort, cores: int) -> Comparison | None:
+    heads = min(effort.emd_heads, len(points), len(real.clouds))
+    if heads < 2:
+        return None
+    ours, theirs = (one[:heads, :effort.emd_points] for one in (points, real.clouds))
+    with tqdm(total=heads * (2 * heads - 1), desc=f"earth mover's, {name}", unit="pair", leave=False) as bar:
+        return compare(*(earth_movers(one, other, cores, bar.update)
+                         for one, other in ((ours, ours), (ours, theirs), (theirs, theirs))))
+
+
+def _seen(what: str, meshes: Sequence[trimesh.Trimesh | None], cores: int) -> np.ndarray:
+    with tqdm(total=len(meshes), desc=f"looking at {what}", unit="head", leave=False) as bar:
+        return features(meshes, cores, bar.update)
+
+
+def _novelty(to_learned: np.ndarray, real: Real) -> tuple[Figure | None, Figure | None, Figure | None]:
+    """Distance to the nearest head learned from, share of copies and share of authentic heads."""
+    if not to_learned.size:
+        return None, None, None
+    return (Figure.of(to_learned.min(1)), copies(to_learned, real.to_learned),
+            authentic(to_learned, real.learned_within))
+
+
+def _nearest(to_learned: np.ndarray) -> tuple[list[int], list[float]]:
+    if not to_learned.size:
+        return [], []
+    return to_learned.argmin(1).tolist(), to_learned.min(1).tolist()
+
+
+def _normals(meshes: Sequence[trimesh.Trimesh | None], across: np.ndarray, real: Real) -> Figure | None:
+    """Mean cosine, both ways, between the normals of each held-out head and of the one of the set nearest to it."""
+    if not np.isfinite(across).any():
+        return None
+    found = []
+    for index, nearest in enumerate(across.argmin(0)):
+        rng = np.random.default_rng(index)
+        (ours, our), (theirs, their) = (surface_samples(mesh, POINTS, rng)
+                                        for mesh in (meshes[nearest], real.meshes[index]))
+        there, back = cKDTree(theirs).query(ours)[1], cKDTree(ours).query(theirs)[1]
+        found.append(((our * their[there]).sum(1).mean() + (their * our[back]).sum(1).mean()) / 2)
+    return Figure.of(np.array(found))
+
+
+def _valid(meshes: Sequence[trimesh.Trimesh | None], cores: int) -> list[Validity]:
+    found: list = [None] * len(meshes)
+    for index, one in workers.run(_look, [(mesh,) for mesh in meshes], workers=min(cores, len(meshes) // 8)):
+        found[index] = one
+    return found
+
+
+def _look(mesh: trimesh.Trimesh | None, progress) -> Validity:
+    return validity(mesh)

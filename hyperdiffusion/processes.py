@@ -1,0 +1,63 @@
+"""Processes of one training: what torchrun set out in, this process' place among the others out."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as group
+
+from overfit.errors import BadInput
+
+# The others wait for as long as the first one learns the subspace.
+PATIENCE = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """How many processes train one model together, and which of them this is."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes files and talks."""
+        return self.rank == 0
+
+    def part(self, batch: int) -> slice:
+        """This process' part of a batch. Raises BadInput where the batch cannot be shared out evenly."""
+        if batch % self.count:
+            raise BadInput(f"--batch {batch}: give a multiple of the {self.count} processes")
+        size = batch // self.count
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """The mean of a scalar over all processes."""
+        if self.count > 1:
+            group.all_reduce(value)
+        return value / self.count
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            group.barrier()
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
+    """This process among those that torchrun started, with the device that is its own; alone without torchrun."""
+    count = int(os.environ.get("WORLD_SIZE", 1))
+    if count == 1:
+        yield Processes(), device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    group.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield Processes(group.get_rank(), count), device
+    finally:
+        group.destroy_process_group()

@@ -34,6 +34,8 @@ from .metrics import (
 )
 from .validity import Validity, validity
 
+# Points on a head to which distances are found where copies are told from lookalikes, as a multiple of the others.
+DENSE = 8
 # Fixed points from which heads are measured for their compactness.
 ANCHORS = 256
 
@@ -90,7 +92,8 @@ class Real:
     standardised_within: np.ndarray
     features: np.ndarray
     learned: list[trimesh.Trimesh]
-    learned_clouds: np.ndarray
+    # Few and many points of the heads learned from.
+    learned_clouds: tuple[np.ndarray, np.ndarray] | None
     learned_within: np.ndarray
     # (held out, learned).
     to_learned: np.ndarray
@@ -100,15 +103,16 @@ class Real:
     def of(cls, held_out: list[trimesh.Trimesh], learned: list[trimesh.Trimesh], effort: Effort = Effort(),
            cores: int = 1) -> "Real":
         """Of heads held out and heads learned from, of which there may be none."""
-        points, others = clouds(held_out, 0, effort.points), clouds(learned, 1, effort.points) if learned else None
+        points, others = clouds(held_out, 0, effort.points), _both(learned, 1, effort) if learned else None
         within = _chamfer("held-out heads", points, points, cores)
         empty = np.zeros((len(held_out), 0))
         anchors = np.concatenate(points)[np.random.default_rng(0).permutation(points.shape[0] * points.shape[1])]
         alone = standardised(points)
         by_itself = _chamfer("held-out, standardised", alone, alone, cores)
         return cls(held_out, points, within, by_itself, _seen("held-out heads", held_out, cores), learned, others,
-                   _chamfer("heads learned from", others, others, cores) if learned else empty,
-                   _chamfer("held-out to learned", points, others, cores) if learned else empty, anchors[:ANCHORS])
+                   _nearness("heads learned from", others, others, cores) if learned else empty,
+                   _nearness("held-out to learned", _both(held_out, 0, effort), others, cores) if learned else empty,
+                   anchors[:ANCHORS])
 
     def row(self, cores: int = 1) -> Evaluated:
         """The held-out heads themselves, as a set: what no generator can be better than."""
@@ -131,7 +135,7 @@ def evaluate(name: str, whole: Sequence[trimesh.Trimesh | None], real: Real, eff
     What is said of validity is of the whole meshes, all else of the largest body of each. `is_learned` tells that the
     set is of the heads learned from, whose novelty has no meaning.
     """
-    meshes = [mesh if mesh is None or not len(mesh.faces) else largest_body(mesh) for mesh in whole]
+    meshes = [None if mesh is None or not len(mesh.faces) else largest_body(mesh) for mesh in whole]
     points = clouds(meshes, seed, effort.points)
     within = _chamfer(name, points, points, cores)
     across = _chamfer(f"{name} to held-out", points, real.clouds, cores)
@@ -141,7 +145,7 @@ def evaluate(name: str, whole: Sequence[trimesh.Trimesh | None], real: Real, eff
                         real.standardised_within)
     to_learned = np.zeros((len(points), 0))
     if len(real.learned) and not is_learned:
-        to_learned = _chamfer(f"{name} to learned", points, real.learned_clouds, cores)
+        to_learned = _nearness(f"{name} to learned", _both(meshes, seed, effort), real.learned_clouds, cores)
     seen = _seen(name, meshes, cores)
     return Evaluated(
         len(points), compare(within, across, real.within), by_itself, _emd(name, points, real, effort, cores),
@@ -150,10 +154,22 @@ def evaluate(name: str, whole: Sequence[trimesh.Trimesh | None], real: Real, eff
         _valid(whole, cores), *_nearest(to_learned))
 
 
-def _chamfer(what: str, first: np.ndarray, second: np.ndarray, cores: int) -> np.ndarray:
+def _chamfer(what: str, first: np.ndarray, second: np.ndarray, cores: int,
+             dense: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
     pairs = len(first) * (len(first) - 1) // 2 if first is second else len(first) * len(second)
     with tqdm(total=pairs, desc=f"chamfer, {what}", unit="pair", leave=False) as bar:
-        return chamfer(first, second, cores, bar.update)
+        return chamfer(first, second, cores, bar.update, dense)
+
+
+def _both(meshes: Sequence[trimesh.Trimesh | None], seed: int, effort: Effort) -> tuple[np.ndarray, np.ndarray]:
+    """Few and many points of each mesh."""
+    return clouds(meshes, seed, effort.points), clouds(meshes, seed + 1000, DENSE * effort.points).astype(np.float32)
+
+
+def _nearness(what: str, first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], cores: int,
+              ) -> np.ndarray:
+    """(n, m) chamfer distances of the few points of each head to the many of the others."""
+    return _chamfer(what, first[0], second[0], cores, (first[1], second[1]))
 
 
 def _emd(name: str, points: np.ndarray, real: Real, effort: Effort, cores: int) -> Comparison | None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import trimesh
-from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
 
 from overfit import workers
@@ -22,6 +21,8 @@ SIZE, TURNS, EXTENT = 128, (-45.0, 0.0, 45.0), 300.0
 SCALES, CELLS = (0.5, 1.0, 2.0, 4.0, 8.0), 8
 # Axes in which the Fréchet distance compares: more than a few hundred heads do not fix.
 AXES = 32
+# Features (logarithms) that vary by less hold nothing: cells that no head reaches.
+LEAST = 0.1
 
 
 def features(meshes: Sequence[trimesh.Trimesh | None], cores: int = 1,
@@ -55,13 +56,16 @@ def frechet(first: np.ndarray, second: np.ndarray) -> float:
     first, second = (first - mean) @ axes.T, (second - mean) @ axes.T
     off = first.mean(0) - second.mean(0)
     covariances = [np.cov(one.T) for one in (first, second)]
-    cross = sqrtm(covariances[0] @ covariances[1]).real
-    return float(off @ off + np.trace(covariances[0] + covariances[1] - 2 * cross))
+    energy, turn = np.linalg.eigh(covariances[0])
+    root = turn * np.sqrt(energy.clip(0)) @ turn.T
+    # The trace of the root of C1 C2, by a symmetric matrix of the same eigenvalues.
+    cross = np.sqrt(np.linalg.eigvalsh(root @ covariances[1] @ root).clip(0)).sum()
+    return float(off @ off + np.trace(covariances[0] + covariances[1]) - 2 * cross)
 
 
 def kernel(first: np.ndarray, second: np.ndarray) -> float:
     """Kernel distance (Bińkowski et al. 2018): unbiased squared MMD of sets (n, d) by the cubic kernel, x 1000."""
-    mean, deviation = second.mean(0), second.std(0) + 1e-6
+    mean, deviation = second.mean(0), second.std(0).clip(LEAST)
     first, second = (first - mean) / deviation, (second - mean) / deviation
     size = first.shape[1]
     within = []

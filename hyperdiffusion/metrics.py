@@ -69,9 +69,14 @@ def standardised(clouds: np.ndarray) -> np.ndarray:
 
 
 def chamfer(first: np.ndarray, second: np.ndarray, cores: int = 1,
-            progress: Callable[[int], None] = lambda pairs: None) -> np.ndarray:
-    """(n, m) chamfer distances in millimetres: the mean over either cloud of the distance to the other, averaged."""
-    trees = [[cKDTree(np.nan_to_num(cloud)) for cloud in clouds] for clouds in (first, second)]
+            progress: Callable[[int], None] = lambda pairs: None,
+            dense: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+    """(n, m) chamfer distances in millimetres: the mean over either cloud of the distance to the other, averaged.
+
+    Two clouds of 2,048 points of one and the same head are 3 mm apart. Where `dense` gives more points (n, ...) and
+    (m, ...) of the same heads, distances are to these, so that a copy is much nearer than a lookalike.
+    """
+    trees = [[cKDTree(np.nan_to_num(cloud)) for cloud in clouds] for clouds in dense or (first, second)]
 
     def distance(i: int, j: int) -> float:
         return (trees[1][j].query(first[i])[0].mean() + trees[0][i].query(second[j])[0].mean()) / 2

@@ -59,5 +59,7 @@ def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     group.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Processes(group.get_rank(), count), device
+        # One that leaves early takes the others' connections with it.
+        group.barrier()
     finally:
         group.destroy_process_group()

@@ -1,0 +1,58 @@
+"""Two processes that share a training do what one does with the whole batch."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from hyperdiffusion.processes import Processes
+from overfit import BadInput
+
+SCRIPT = """
+import json, sys
+import torch
+from hyperdiffusion import learner
+from hyperdiffusion.learner import Learner, Training
+from hyperdiffusion.processes import joined
+from hyperdiffusion.tokens import Plain, Tokens
+from hyperdiffusion.transformer import Shape
+
+torch.set_num_threads(1)
+# In bf16 a half batch rounds otherwise than a whole one.
+learner.autocast = lambda device: torch.autocast("cpu", enabled=False)
+weights = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
+with joined(torch.device("cpu")) as (processes, device):
+    for coordinates in (Tokens.of(weights, (20, 10)), Plain.scaled(weights, (20, 10))):
+        shape = Shape(width=32, depth=1, heads=2, dropout=0.0)
+        training = Training(shape=shape, steps=20, batch=8, warmup=2, rate=1e-2)
+        run = Learner(coordinates, coordinates.encode(weights), coordinates.encode(weights)[:0], training, device,
+                      processes)
+        losses = [float(run.step()) for _ in range(20)]
+        if processes.first:
+            print(json.dumps(losses))
+"""
+
+
+def losses(count: int) -> torch.Tensor:
+    words = [sys.executable, "-c", SCRIPT]
+    if count > 1:
+        words[1:1] = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "--no-python",
+                      sys.executable]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return torch.tensor([json.loads(line) for line in done.stdout.splitlines()], dtype=torch.double)
+
+
+def test_two_processes_have_the_losses_of_one():
+    alone, shared = losses(1), losses(2)
+    assert alone.shape == (2, 20)
+    torch.testing.assert_close(shared, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_parts_make_up_the_batch():
+    whole = list(range(12))
+    assert [index for rank in range(3) for index in whole[Processes(rank, 3).part(12)]] == whole
+    with pytest.raises(BadInput, match="--batch 10: give a multiple of the 3 processes"):
+        Processes(0, 3).part(10)

@@ -32,6 +32,8 @@ from .report import report
 from .sample import Format, Sampling, write_meshes
 from .sample import sample as draw
 from .steer import between, between_in_noise, mixed
+from .subspace import Subspace, place
+from .tokens import Plain
 from .train import Wandb, verdict
 from .train import train as learn
 
@@ -223,7 +225,10 @@ def interpolate(out: Folder, first: Head, second: Head, checkpoint: Path | None 
     if frames < 2:
         raise BadInput(f"--frames {frames}: give 2 or more, both ends among them")
     model, ends = _ends(first, second, checkpoint, store, seed, machine)
-    weights = between_in_noise(model, *ends, frames) if way == "noise" else between(*ends, frames)
+    if way == "noise":
+        weights = between_in_noise(model, *_as_the_model_makes(ends, model, machine), frames)
+    else:
+        weights = between(*ends, frames)
     _write_row("frame", weights, model, out, resolution, format, machine)
 
 
@@ -268,6 +273,14 @@ def _ends(first: str, second: str, checkpoint: Path | None, store: Path | None, 
             raise BadInput(f"{word}: no head of that name{f' in {store}' if store else ''}; "
                            "give a number, or the name of a scan in --store")
     return model, ends
+
+
+def _as_the_model_makes(ends: list[torch.Tensor], model: Checkpoint, machine: stage1.Machine) -> torch.Tensor:
+    """Weights (2, P) among those that the model can make, which come closest to what these say."""
+    heads = torch.stack(ends)
+    if isinstance(model.tokens, Plain):
+        return heads
+    return model.tokens.decode(place(model.field, model.cube, heads, model.tokens, Subspace(), machine.cores))
 
 
 def _write_row(name: str, weights: torch.Tensor, model: Checkpoint, out: Path, resolution: int, format: Format,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -120,14 +121,14 @@ class Learner:
         """One optimiser step; returns its loss over the whole batch."""
         training, processes = self.training, self.processes
         # Each step draws from a generator of its own, so that a run that goes on draws what it would have drawn.
-        random = torch.Generator().manual_seed(training.seed * 2**32 + self.done)
+        random = torch.Generator().manual_seed(_seed(training.seed, self.done))
         # Every process draws the whole batch and takes its part: together they do what one would.
         chosen = torch.randint(len(self.data), (training.batch,), generator=random)
         clean, step, noise = self._drawn(self.data[chosen[processes.part(training.batch)]], random, training.batch)
         self.optimiser.param_groups[0]["lr"] = self._rate()
         self.optimiser.zero_grad()
         with torch.random.fork_rng(), autocast(self.device):
-            torch.manual_seed((training.seed * 2**32 + self.done) * processes.count + processes.rank)
+            torch.manual_seed(_seed(training.seed, self.done, processes.rank))
             loss = self._loss(self.stepped, clean, step, noise).mean()
         loss.backward()
         if training.clip:
@@ -220,6 +221,11 @@ class Learner:
         models = {"denoiser": self.denoiser, "average": self.average, "kept": self.kept}
         return {name: model for index, (name, model) in enumerate(models.items())
                 if all(model is not other for other in list(models.values())[:index])}
+
+
+def _seed(*parts: int) -> int:
+    """One seed of several numbers: torch's generator on CPU knows only its lowest 32 bits."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
 def _frozen(model: Denoiser) -> Denoiser:

@@ -80,15 +80,10 @@ def sample(checkpoint: Checkpoint, count: int, seed: int = 0, sampling: Sampling
     sampling.check(checkpoint.schedule.timesteps)
     made = []
     for start in range(0, count, batch):
-        seeds = [head_seed(seed, index) for index in range(start, min(start + batch, count))]
+        seeds = [(seed, index) for index in range(start, min(start + batch, count))]
         noise = Noise(seeds, checkpoint.tokens.size, checkpoint.tokens.mean.device, sampling.temperature)
         made.append(checkpoint.tokens.decode(sampling(checkpoint.denoiser, noise, checkpoint.schedule)))
     return torch.cat(made)
-
-
-def head_seed(seed: int, index: int) -> int:
-    """Seed of head `index` of a run's seed; no two runs share heads."""
-    return (seed << 32) + index
 
 
 def write_meshes(named: Iterable[tuple[str, torch.Tensor]], field: Field, cube: Cube, out: Path, resolution: int,

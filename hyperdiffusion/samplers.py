@@ -7,6 +7,7 @@ sample, so that a sample does not depend on what else is in its batch.
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 
 from .diffusion import Schedule
@@ -20,14 +21,16 @@ Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 class Noise:
     """Normal noise (B, D), row k drawn from a generator of its own; colder noise gives more usual samples."""
 
-    def __init__(self, seeds: Sequence[int], size: int, device: torch.device, temperature: float = 1.0):
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    def __init__(self, seeds: Sequence[int | tuple[int, ...]], size: int, device: torch.device,
+                 temperature: float = 1.0):
+        # NumPy's generators: torch's on CPU knows only the lowest 32 bits of a seed.
+        self.generators = [np.random.default_rng(seed) for seed in seeds]
         self.size, self.device, self.temperature = size, device, temperature
 
     def __call__(self) -> torch.Tensor:
         """The next draw of every row."""
-        rows = [torch.randn(self.size, generator=generator) for generator in self.generators]
-        return self.temperature * torch.stack(rows).to(self.device)
+        rows = np.stack([generator.standard_normal(self.size, np.float32) for generator in self.generators])
+        return self.temperature * torch.from_numpy(rows).to(self.device)
 
 
 @torch.no_grad()

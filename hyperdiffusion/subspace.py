@@ -42,7 +42,7 @@ class Subspace:
     # Directions at most; also at most half as many as heads, lest each head get one of its own.
     axes: int = 128
     # Steps that learn it, of so many heads with so many points each.
-    axes_steps: int = 6000
+    axes_steps: int = 12_000
     axes_heads: int = 16
     axes_points: int = 1024
     # Peak rates of Adam for the directions, the mean and the places; they fall to zero as cosines.
@@ -50,7 +50,7 @@ class Subspace:
     mean_rate: float = 1e-3
     place_rate: float = 2e-2
     # Pull of the places towards the mean head, in units of the loss: what no head needs shrinks away.
-    pull: float = 1e-4
+    pull: float = 3e-3
     # Steps that place a head with the directions held.
     place_steps: int = 300
     # Heads that the directions are learned from, at most; any others are placed.

@@ -80,7 +80,11 @@ class Rows:
             if path not in self._open:
                 with _opened(path) as file:
                     self._open[path] = file.get_slice("weights")
-            made[place] = self._open[path][row]
+            try:
+                made[place] = self._open[path][row]
+            except RuntimeError as error:
+                raise BadInput(f"{path}: holds networks of another size than {self.field.size}; delete it and run "
+                               "`hyperdiffusion overfit` again") from error
         finite = torch.isfinite(made).all(1)
         if not finite.all():
             index = int(indices[int((~finite).nonzero()[0])])

@@ -15,7 +15,7 @@ from overfit import Store
 
 SMALL = ["--near", "6000", "--wide", "2000", "--uniform", "2000", "--first-steps", "200", "--steps", "60", "--points",
          "512", "--worst-mm", "20", "--review", "32", "--prepared"]
-TINY = ["--width", "32", "--depth", "1", "--heads", "2", "--steps", "20"]
+TINY = ["--width", "32", "--depth", "1", "--heads", "2", "--steps", "20", "--axes-steps", "30"]
 
 
 def command(*words, threads: str | None = "1") -> list[str]:
@@ -70,6 +70,23 @@ def test_sampled_heads_are_closed_meshes_in_every_format_with_a_picture(made):
         assert sorted(path.name for path in out.iterdir()) == [
             "heads.png", f"sample_003_00000.{suffix}", f"sample_003_00001.{suffix}"]
         assert trimesh.load_mesh(out / f"sample_003_00000.{suffix}").is_watertight
+
+
+def test_a_model_and_a_folder_are_evaluated(made, tmp_path):
+    quick = ["--reference", made / "scans", "--train", made / "scans", "--points", "200", "--emd-heads", "2",
+             "--emd-points", "50"]
+    # What cannot be read must not be left out of heads that are to be trusted.
+    assert "text.ply" in told(run("evaluate", made / "fits", tmp_path / "out", *quick))
+    scans = tmp_path / "scans"
+    shutil.copytree(made / "scans", scans)
+    (scans / "text.ply").unlink()
+    quick[1] = quick[3] = scans
+    for generated in (made / "model.safetensors", scans):
+        out = tmp_path / f"report of {generated.name}"
+        done = run("evaluate", generated, out, *quick, "--resolution", "48", "--count", "4")
+        assert done.returncode == 0, done.stderr
+        assert "| 1-NNA by earth mover's |" in done.stdout
+        assert {"report.html", "report.md", "report.json"} <= {path.name for path in out.iterdir()}
 
 
 @pytest.mark.parametrize("words, count, picture", [
@@ -186,7 +203,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(made, tmp_path):
 
 
 def test_every_command_explains_itself():
-    for name in ("heads", "prepare", "overfit", "decode", "train", "sample", "interpolate", "mix", "demo"):
+    for name in ("heads", "prepare", "overfit", "decode", "train", "sample", "interpolate", "mix", "evaluate", "demo"):
         done = run(name, "--help", threads=None)
         assert done.returncode == 0
         assert "--threads" in done.stdout and "--device" in done.stdout

@@ -23,7 +23,9 @@ torch.set_num_threads(1)
 # In bf16 a half batch rounds otherwise than a whole one.
 learner.autocast = lambda device: torch.autocast("cpu", enabled=False)
 weights = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
-with joined(torch.device("cpu")) as (processes, device):
+
+
+def main(processes, device):
     for coordinates in (Tokens.of(weights, (20, 10)), Plain.scaled(weights, (20, 10))):
         shape = Shape(width=32, depth=1, heads=2, dropout=0.0)
         training = Training(shape=shape, steps=20, batch=8, warmup=2, rate=1e-2)
@@ -32,6 +34,10 @@ with joined(torch.device("cpu")) as (processes, device):
         losses = [float(run.step()) for _ in range(20)]
         if processes.first:
             print(json.dumps(losses))
+
+
+with joined(torch.device("cpu")) as (processes, device):
+    main(processes, device)
 """
 
 

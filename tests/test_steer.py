@@ -12,7 +12,7 @@ from overfit import Store
 
 @pytest.fixture(scope="module")
 def model(store, tmp_path_factory) -> Checkpoint:
-    tiny = Training(shape=Shape(width=32, depth=1, heads=2, dropout=0.0), steps=30, batch=8)
+    tiny = Training("weights", shape=Shape(width=32, depth=1, heads=2, dropout=0.0), steps=30, batch=8)
     return train(store, tmp_path_factory.mktemp("model") / "model.safetensors", tiny, ONE_THREAD)
 
 

@@ -7,8 +7,12 @@ import pytest
 import torch
 from conftest import ONE_THREAD
 
-from hyperdiffusion import Checkpoint, Sampling, Shape, Training, sample, train
+from hyperdiffusion import Checkpoint, Sampling, Shape, Subspace, Training, sample, train
+from hyperdiffusion.learner import STAIR, STAIR_EPOCHS, Learner
+from hyperdiffusion.presets import PRESETS
+from hyperdiffusion.tokens import Plain
 from hyperdiffusion.train import verdict
+from hyperdiffusion.transformer import denoiser_of
 from overfit import BadInput, Cube, Field, Store
 from overfit.store import Record
 
@@ -40,6 +44,12 @@ def test_head_k_of_a_seed_is_the_same_whatever_the_batch(checkpoint):
     many = sample(model, 5, seed=1)
     torch.testing.assert_close(sample(model, 5, seed=1, batch=2), many, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(sample(model, 2, seed=1), many[:2], atol=1e-4, rtol=1e-4)
+    assert (sample(model, 2, seed=2) - many[:2]).abs().max() > 1e-3
+
+
+def test_another_seed_trains_another_model(store, checkpoint, tmp_path):
+    other = train(store, tmp_path / "other", dataclasses.replace(TINY, seed=1), ONE_THREAD)
+    assert not torch.equal(parameters(other), parameters(Checkpoint.load(checkpoint)))
 
 
 def test_training_learns_two_far_heads(tmp_path):
@@ -150,6 +160,79 @@ def test_a_store_of_one_head_or_with_broken_weights_is_told(tmp_path):
 def test_counts_that_make_no_sense_are_told(checkpoint, arguments, words):
     with pytest.raises(BadInput, match=words):
         sample(Checkpoint.load(checkpoint), **arguments)
+
+
+def test_the_paper_preset_is_the_published_one():
+    """Erkoç et al. 2023, section 3.2 and configuration."""
+    paper = PRESETS["paper"]
+    shape, schedule = paper.shape, paper.schedule
+    assert (shape.width, shape.depth, shape.heads, shape.dropout) == (2880, 12, 16, 0.0)
+    assert (schedule.timesteps, schedule.noise, schedule.first_beta, schedule.last_beta) == (500, "linear", 1e-4, 2e-2)
+    assert (paper.coordinates, paper.batch, paper.epochs, paper.rate) == ("raw", 32, 6000, 2e-4)
+    assert (paper.fall, STAIR, STAIR_EPOCHS, paper.warmup) == ("stairs", 0.9, 200, 0)
+    assert (paper.average, paper.held_out, paper.clip) == (0.0, 0.0, 0.0)
+    with torch.device("meta"):
+        whole = denoiser_of(shape, schedule, Plain.raw(Field().sizes))
+    assert len(whole.transformer.embed) == 8
+    # 12 layers of twelve width x width matrices, and every weight in and out of the width.
+    expected = 12 * 12 * 2880**2 + 2 * 36737 * 2880
+    assert sum(parameter.numel() for parameter in whole.parameters()) == pytest.approx(expected, rel=0.02)
+
+
+def test_the_published_way_trains_and_its_rate_falls_in_stairs(tmp_path):
+    """One layer of the published width, in the raw weights of the default field."""
+    store = Store.create(tmp_path / "store", Field(), CUBE, {})
+    heads = Field().initial(torch.Generator().manual_seed(0)) + 0.01 * torch.randn(
+        4, Field().size, generator=torch.Generator().manual_seed(1))
+    store.add(0, heads, [_record(name) for name in "abcd"])
+    paper = dataclasses.replace(PRESETS["paper"], shape=Shape(width=2880, depth=1, heads=16, dropout=0.0), epochs=1,
+                                batch=2)
+    model = train(store.folder, tmp_path / "model.safetensors", paper, ONE_THREAD)
+    assert model.training["steps"] == 2 and model.training["held_out_loss"] is None
+    assert sample(Checkpoint.load(tmp_path / "model.safetensors"), 1, sampling=Sampling("ddim", 2)).shape == (
+        1, Field().size)
+    plain = Plain.raw((6, 2))
+    tiny = dataclasses.replace(paper, shape=Shape(width=8, depth=1, heads=2, dropout=0.0), epochs=1000)
+    run = Learner(plain, torch.randn(4, 8), torch.zeros(0, 8), tiny, torch.device("cpu"))
+    rates = {}
+    for run.done in (0, 399, 400, 1999):
+        rates[run.done] = run._rate()
+    assert rates == pytest.approx({0: 2e-4, 399: 2e-4, 400: 1.8e-4, 1999: 2e-4 * 0.9**4})
+
+
+def test_plain_coordinates_learn_two_clusters(tmp_path):
+    """At one scale for all, the plain denoiser finds both of two far heads."""
+    store = Store.create(tmp_path / "store", Field(hidden=(4,)), CUBE, {})
+    heads = torch.randn(2, store.field.size, generator=torch.Generator().manual_seed(0))
+    store.add(0, heads, [_record("a"), _record("b")])
+    longer = dataclasses.replace(TINY, coordinates="scaled", steps=600, batch=32, rate=3e-3, warmup=50)
+    model = train(store.folder, tmp_path / "model", longer, ONE_THREAD)
+    distance = torch.cdist(sample(model, 20), heads)
+    assert (distance.min(1).values < 0.4 * torch.dist(*heads)).float().mean() > 0.8
+    assert len(distance.argmin(1).unique()) == 2
+
+
+def test_a_subspace_is_learned_once_and_taken_up_by_a_run_that_was_killed(store, tmp_path, monkeypatch):
+    quick = dataclasses.replace(TINY, coordinates="function", subspace=Subspace(axes=3, axes_steps=10, place_steps=5))
+    undisturbed = train(store, tmp_path / "one", quick, ONE_THREAD)
+    module = importlib.import_module("hyperdiffusion.train")
+    monkeypatch.setattr(module, "Learner", lambda *_: _raise(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train(store, tmp_path / "two", quick, ONE_THREAD)
+    assert (tmp_path / "two.places").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "learn", lambda *_: _raise(AssertionError))
+    resumed = train(store, tmp_path / "two", quick, ONE_THREAD)
+    assert torch.equal(parameters(resumed), parameters(undisturbed))
+    assert not (tmp_path / "two.places").exists()
+    assert resumed.tokens.size == 3 and len(resumed.tokens.axes[0]) == resumed.field.size
+
+
+def test_heads_beyond_those_that_the_axes_come_from_are_placed(store, tmp_path):
+    few = dataclasses.replace(TINY, coordinates="function",
+                              subspace=Subspace(axes=2, axes_steps=10, place_steps=5, axes_from=4))
+    model = train(store, tmp_path / "model", few, ONE_THREAD)
+    assert model.tokens.size == 2 and torch.isfinite(sample(model, 2)).all()
 
 
 def _record(name: str) -> Record:

@@ -1,0 +1,178 @@
+"""Generators of heads side by side: the same heads, the same budget, the same evaluation.
+
+    python benchmarks/generate.py STORE SCANS HELD_OUT OUT --minutes 5 [--methods ours gaussian ...] [--count 256]
+
+STORE holds fits of SCANS at the default settings; HELD_OUT are other heads. Models are kept in OUT, where a
+second call finds them. Prints the table and writes it with a picture of each method's first heads.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import trimesh
+
+from hyperdiffusion import Checkpoint, Sampling, Shape, Training, sample, train
+from hyperdiffusion.evaluate import Effort, Real, evaluate
+from hyperdiffusion.learner import split
+from hyperdiffusion.render import sheet
+from hyperdiffusion.report import table
+from hyperdiffusion.sample import write_meshes
+from hyperdiffusion.tokens import Tokens
+from overfit import Machine, Store
+from overfit.scans import find, read
+from overfit.store import Fits
+
+# Numbers of principal components that Gaussians are tried on.
+RANKS = (10, 20, 40, 80, 160, 10_000)
+GRID, SHOWN = 128, 8
+MACHINE = Machine()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every method gets."""
+
+    store: Path
+    fits: Fits
+    scans: list[Path]
+    out: Path
+    seconds: float
+    count: int
+
+    @property
+    def learned(self) -> torch.Tensor:
+        """Weights that methods without a judge learn from: all."""
+        return self.fits.weights
+
+
+def decoded(task: Task, name: str, weights: torch.Tensor) -> list[trimesh.Trimesh | None]:
+    """Meshes of weights, islands kept, and None for those that hold no surface."""
+    named = [(f"{index:04d}", row) for index, row in enumerate(weights)]
+    made, failed = write_meshes(named, task.fits.field, task.fits.cube, task.out / name, GRID, keep_islands=True,
+                                cores=MACHINE.cores)
+    return [*made, *[None] * len(failed)]
+
+
+def trained(task: Task, name: str, training: Training) -> Checkpoint:
+    """A model trained for the budget: as many steps as fit into it."""
+    path = task.out / f"{name}.safetensors"
+    if not path.exists():
+        start = time.monotonic()
+        trial = train(task.store, task.out / f"{name}.trial", replace(training, steps=20), MACHINE)
+        rate = 20 / max(time.monotonic() - start, 1e-3)
+        del trial
+        training = replace(training, steps=max(50, int(rate * task.seconds)))
+        return train(task.store, path, training, MACHINE)
+    return Checkpoint.load(path)
+
+
+def ours(task: Task) -> list:
+    """The default settings; they end by themselves."""
+    path = task.out / "ours.safetensors"
+    model = Checkpoint.load(path) if path.exists() else train(task.store, path, Training(), MACHINE)
+    return decoded(task, "ours", sample(model, task.count))
+
+
+def ours_gaussian(task: Task) -> list:
+    """Ours without its transformer: a Gaussian in the learned subspace."""
+    tokens = Checkpoint.load(task.out / "ours.safetensors").tokens
+    random = torch.Generator().manual_seed(0)
+    return decoded(task, "ours_gaussian", tokens.decode(torch.randn(task.count, tokens.size, generator=random)))
+
+
+def published(task: Task) -> list:
+    """Raw weights and a denoiser that says the clean ones itself, small enough for the budget; DDIM over all steps."""
+    model = trained(task, "published", Training("raw", shape=Shape(dropout=0.0), held_out=0.0, rate=2e-4, fall="stairs",
+                                                warmup=0, decay=0.01, clip=0.0, average=0.0))
+    return decoded(task, "published", sample(model, task.count, sampling=Sampling("ddim", 500)))
+
+
+def one_scale(task: Task) -> list:
+    """The same at one scale for all weights, with our optimiser and moving average."""
+    model = trained(task, "one_scale", Training("scaled", shape=Shape(dropout=0.0), held_out=0.0))
+    return decoded(task, "one_scale", sample(model, task.count))
+
+
+def gaussian(rank: int) -> Callable[[Task], list]:
+    """A Gaussian on so many principal components of the weights."""
+
+    def made(task: Task) -> list:
+        tokens = Tokens.of(task.learned, task.fits.field.sizes)
+        drawn = torch.randn(task.count, tokens.size, generator=torch.Generator().manual_seed(0))
+        drawn[:, rank:] = 0
+        return decoded(task, f"gaussian_{rank}", tokens.decode(drawn))
+
+    return made
+
+
+def vertices(task: Task) -> list:
+    """A Gaussian on the principal components of vertices: the classic 3DMM. It has correspondences, we have none."""
+    meshes = [trimesh.load_mesh(path, process=False) for path in task.scans]
+    if len({mesh.vertices.shape for mesh in meshes}) > 1:
+        raise SystemExit("vertices: the scans are not in correspondence; leave this method out")
+    scale = 250 / np.median([np.ptp(mesh.vertices, axis=0).max() for mesh in meshes])
+    factor = min((1.0, 10.0, 1000.0), key=lambda unit: abs(np.log(unit / scale)))
+    data = factor * np.stack([mesh.vertices.ravel() for mesh in meshes])
+    mean = data.mean(0)
+    _, singular, rows = np.linalg.svd(data - mean, full_matrices=False)
+    drawn = np.random.default_rng(0).standard_normal((task.count, len(rows))) * singular / len(data) ** 0.5
+    return [trimesh.Trimesh((mean + row @ rows).reshape(-1, 3), meshes[0].faces, process=False) for row in drawn]
+
+
+def noise(task: Task) -> list:
+    """Fitted weights plus noise of a tenth of what they vary by."""
+    random = torch.Generator().manual_seed(0)
+    chosen = task.learned[torch.randperm(len(task.learned), generator=random)[:task.count]]
+    deviation = (task.learned - task.learned.mean(0)).square().mean().sqrt()
+    return decoded(task, "noise", chosen + 0.1 * deviation * torch.randn(chosen.shape, generator=random))
+
+
+def copies(task: Task) -> list:
+    """The fits of the heads learned from themselves."""
+    order = split(len(task.learned), Training())[1]
+    return decoded(task, "copies", task.learned[order[:task.count]])
+
+
+METHODS: dict[str, Callable[[Task], list]] = {
+    "ours": ours, "ours_gaussian": ours_gaussian, "published": published, "one_scale": one_scale,
+    **{f"gaussian_{rank}": gaussian(rank) for rank in RANKS}, "vertices": vertices, "noise": noise, "copies": copies}
+
+
+def main() -> None:
+    """Run the methods that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("store", "scans", "held_out", "out"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--count", type=int, default=256)
+    parser.add_argument("--emd-heads", type=int, default=0)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    words = parser.parse_args()
+    MACHINE.use()
+    words.out.mkdir(parents=True, exist_ok=True)
+    scans = find(words.scans)
+    task = Task(words.store, Store(words.store).read(), [scan.path for scan in scans], words.out, 60 * words.minutes,
+                words.count)
+    held_out = [read(scan) for scan in find(words.held_out)][:words.count]
+    effort = Effort(emd_heads=words.emd_heads, standardised=False)
+    real = Real.of(held_out, [read(scan) for scan in scans], effort, MACHINE.cores)
+    sets, rows = {"held out": real.row(MACHINE.cores)}, [("held out", held_out[:SHOWN])]
+    sets["learned from"] = evaluate("learned from", real.learned[:words.count], real, effort, MACHINE.cores, 1, True)
+    for name in words.methods:
+        start = time.monotonic()
+        made = METHODS[name](task)
+        print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+        sets[name] = evaluate(name, made, real, effort, MACHINE.cores)
+        rows.append((name, [mesh for mesh in made if mesh is not None][:SHOWN]))
+        (words.out / "table.md").write_text(table(sets))
+    sheet([row for row in rows if row[1]], words.out / "methods.png")
+    print(table(sets))
+
+
+if __name__ == "__main__":
+    main()

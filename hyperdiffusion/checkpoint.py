@@ -16,7 +16,7 @@ from .diffusion import Schedule
 from .tokens import Coordinates, Plain, Tokens
 from .transformer import Denoiser, PlainDenoiser, Shape, denoiser_of
 
-KIND, VERSION = "hyperdiffusion checkpoint", 1
+KIND, VERSION = "hyperdiffusion checkpoint", 2
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Checkpoint:
         tensors, about = read_tensors(path, KIND, "make one with `hyperdiffusion train`")
         if about["version"] > VERSION:
             raise BadInput(f"{path}: made by a newer version; update hyperdiffusion")
+        if about["version"] < VERSION:
+            raise BadInput(f"{path}: made by an older version; train it again from its store")
         try:
             kind = Tokens if "tokens.axes" in tensors else Plain
             tokens = kind(tuple(about["sizes"]), *(tensors[f"tokens.{name}"].to(device) for name in kind.TENSORS))

@@ -34,8 +34,8 @@ from .metrics import (
 )
 from .validity import Validity, validity
 
-# Points on a head to which distances are found where copies are told from lookalikes, as a multiple of the others.
-DENSE = 8
+# Where copies are told from lookalikes, distances are found from a share of a head's points to a multiple of them.
+SPARSE, DENSE = 4, 8
 # Fixed points from which heads are measured for their compactness.
 ANCHORS = 256
 
@@ -167,7 +167,8 @@ def _chamfer(what: str, first: np.ndarray, second: np.ndarray, cores: int,
 
 def _both(meshes: Sequence[trimesh.Trimesh | None], seed: int, effort: Effort) -> tuple[np.ndarray, np.ndarray]:
     """Few and many points of each mesh."""
-    return clouds(meshes, seed, effort.points), clouds(meshes, seed + 1000, DENSE * effort.points).astype(np.float32)
+    sparse, dense = max(1, effort.points // SPARSE), DENSE * effort.points
+    return clouds(meshes, seed, sparse), clouds(meshes, seed + 1000, dense).astype(np.float32)
 
 
 def _nearness(what: str, first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], cores: int,

@@ -173,11 +173,13 @@ class Learner:
         if not len(self.judges):
             self.best_at = self.done
             return float("nan")
-        heads = self.judges.repeat(JUDGE_DRAWS, 1)
-        ours, plain = (
-            self._loss(guess, *self._drawn(heads, torch.Generator().manual_seed(0), len(heads), slice(None))).mean()
-            for guess in (self.average, self._plain_guess))
-        judged = float(ours / plain)
+        random = torch.Generator().manual_seed(0)
+        ours = plain = 0.0
+        for _ in range(JUDGE_DRAWS):
+            drawn = self._drawn(self.judges, random, len(self.judges), slice(None))
+            ours += float(self._loss(self.average, *drawn).mean())
+            plain += float(self._loss(self._plain_guess, *drawn).mean())
+        judged = ours / plain
         if judged < (1 - MARGIN) * self.best:
             self.best, self.best_at = judged, self.done
             self.kept.load_state_dict(self.average.state_dict())

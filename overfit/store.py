@@ -78,13 +78,13 @@ class Rows:
         for place, index in enumerate(map(int, indices)):
             path, row = self._places[index]
             if path not in self._open:
-                with _opened(path) as file:
+                # As NumPy, whose maps are read-only: those of torch count as memory.
+                with _opened(path, "np") as file:
                     self._open[path] = file.get_slice("weights")
-            try:
-                made[place] = self._open[path][row]
-            except RuntimeError as error:
-                raise BadInput(f"{path}: holds networks of another size than {self.field.size}; delete it and run "
-                               "`hyperdiffusion overfit` again") from error
+                if self._open[path].get_shape()[1:] != [self.field.size]:
+                    raise BadInput(f"{path}: holds networks of another kind than the store's; delete it and run "
+                                   "`hyperdiffusion overfit` again")
+            made[place] = torch.from_numpy(self._open[path][row])
         finite = torch.isfinite(made).all(1)
         if not finite.all():
             index = int(indices[int((~finite).nonzero()[0])])
@@ -228,7 +228,7 @@ def _named(path: Path) -> dict[str, tuple[torch.Tensor, Record]]:
 
 
 def _records(path: Path) -> list[Record]:
-    with _opened(path) as file:
+    with _opened(path, "np") as file:
         return _parse(file)
 
 
@@ -237,9 +237,9 @@ def _parse(file) -> list[Record]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator:
+def _opened(path: Path, framework: str = "pt") -> Iterator:
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, framework) as file:
             yield file
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{path}: damaged ({error}); delete it and run `hyperdiffusion overfit` again") from error

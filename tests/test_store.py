@@ -71,6 +71,34 @@ def test_damage_is_told_with_its_file(store):
         Store(store.folder)
 
 
+def test_many_fits_lie_in_several_files_and_are_read_in_their_order(store, monkeypatch):
+    monkeypatch.setattr("overfit.store.PART", 4)
+    weights = rows(11)
+    for start in range(0, 11, 3):
+        names = [f"{index:02d}" for index in range(start, min(start + 3, 11))]
+        store.add(start, weights[start:start + 3], list(map(record, names)))
+        if start == 3:
+            store.merge()
+    store.merge()
+    assert len(list(store.folder.glob("weights*.safetensors"))) > 1
+    assert torch.equal(store.read().weights, weights)
+    left = store.rows()
+    assert len(left) == 11 and [one.name for one in left.records] == [f"{index:02d}" for index in range(11)]
+    assert torch.equal(left[torch.tensor([9, 0, 9])], weights[[9, 0, 9]])
+    store.add(0, rows(1, seed=5), [record("02")])
+    store.merge()
+    assert torch.equal(store.read().weights[2], rows(1, seed=5)[0])
+
+
+def test_networks_of_another_kind_in_a_store_are_told(store):
+    other = Store.create(store.folder.parent / "other", Field(hidden=(5,)), CUBE, {})
+    other.add(0, torch.zeros(1, other.field.size), [record("a")])
+    (store.folder / "shards").mkdir()
+    (other.folder / "shards" / "000000.safetensors").rename(store.folder / "shards" / "000000.safetensors")
+    with pytest.raises(BadInput, match="another kind"):
+        store.read()
+
+
 def test_what_is_no_store_a_newer_one_or_an_empty_one_is_told(store, tmp_path):
     with pytest.raises(BadInput, match="no store"):
         Store(tmp_path)

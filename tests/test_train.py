@@ -8,6 +8,7 @@ import torch
 from conftest import ONE_THREAD
 
 from hyperdiffusion import Checkpoint, Sampling, Shape, Subspace, Training, sample, train
+from hyperdiffusion.checkpoint import VERSION
 from hyperdiffusion.learner import STAIR, STAIR_EPOCHS, Learner
 from hyperdiffusion.presets import PRESETS
 from hyperdiffusion.tokens import Plain
@@ -138,6 +139,14 @@ def test_other_kinds_of_file_are_told(store, tmp_path):
         Checkpoint.load(store / "weights.safetensors")
     with pytest.raises(BadInput, match="no such checkpoint"):
         Checkpoint.load(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("change, words", [(1, "newer version"), (-1, "older version")])
+def test_checkpoints_of_other_versions_are_told(checkpoint, change, words):
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content.replace(b'\\"version\\": %d' % VERSION, b'\\"version\\": %d' % (VERSION + change)))
+    with pytest.raises(BadInput, match=words):
+        Checkpoint.load(checkpoint)
 
 
 def test_a_store_of_one_head_or_with_broken_weights_is_told(tmp_path):

@@ -160,7 +160,7 @@ def decode(store: Folder, out: Folder, resolution: int = 256, format: Format = "
 
 
 def train(store: Folder, checkpoint: Folder, training: Training = Training(), wandb: Wandb = "disabled",
-          machine: stage1.Machine = stage1.Machine(), preset: Preset = "default") -> None:
+          machine: stage1.Machine = stage1.Machine(), preset: Preset = "default", shard: bool = False) -> None:
     """Learn the distribution of the fitted networks' weights by diffusion (stage 2).
 
     Run again after a kill, it goes on where it was. Many processes share the work under torchrun:
@@ -173,9 +173,10 @@ def train(store: Folder, checkpoint: Folder, training: Training = Training(), wa
         wandb: Log to Weights & Biases; offline writes to ./wandb and needs no account.
         machine: What of this computer is used.
         preset: Where the settings start from: default, or paper for the published method, for comparisons.
+        shard: Under torchrun, share out the model among the processes too: for one that does not fit into a GPU.
     """
     del preset  # main() has made it the settings' default.
-    print(verdict(learn(store, checkpoint, training, machine, wandb).training))
+    print(verdict(learn(store, checkpoint, training, machine, wandb, shard).training))
 
 
 def sample(out: Folder, checkpoint: Path | None = None, count: int = 16, seed: int = 0, sampling: Sampling = Sampling(),

@@ -8,8 +8,16 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.nn.parallel import DistributedDataParallel
 
+from overfit.errors import BadInput
 from overfit.fit import autocast
 
 from .checkpoint import read_tensors, write_tensors
@@ -18,8 +26,10 @@ from .processes import Processes
 from .samplers import Denoise
 from .subspace import Subspace
 from .tokens import Coordinates, Plain
-from .transformer import Denoiser, Shape, denoiser_of
+from .transformer import Denoiser, PlainDenoiser, Shape, denoiser_of
 
+# Model and moments as one process would hold them, whatever the processes share out.
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 STATE = "hyperdiffusion training state"
 # Noises drawn for each held-out head, the same every time.
 JUDGE_DRAWS = 32
@@ -88,14 +98,23 @@ class Learner:
     """A training in memory: what a step changes, and how it is kept."""
 
     def __init__(self, coordinates: Coordinates, data: Heads, judges: torch.Tensor, training: Training,
-                 device: torch.device, processes: Processes = Processes()):
-        """`data` are the heads learned from, `judges` (heads, D) those held out; `coordinates` lie on the device."""
+                 device: torch.device, processes: Processes = Processes(), shard: bool = False):
+        """`data` are the heads learned from, `judges` (heads, D) those held out; `coordinates` lie on the device.
+
+        With `shard` the processes share out the model itself too, for one that does not fit into one of them. Raises
+        BadInput where copies of it would be needed, or where there is one process.
+        """
+        if shard and (processes.count == 1 or training.average or len(judges)):
+            raise BadInput("--shard: takes torchrun with several processes, --average 0 and --held-out 0")
         self.coordinates, self.data, self.judges = coordinates, data, judges.to(device)
         self.training, self.device, self.processes = training, device, processes
         with torch.random.fork_rng():
             torch.manual_seed(training.seed)
             self.denoiser = denoiser_of(training.shape, training.schedule, coordinates).to(device)
-        self.stepped = DistributedDataParallel(self.denoiser) if processes.count > 1 else self.denoiser
+        if shard:
+            processes.shard(self.denoiser)
+        whole = processes.count == 1 or shard
+        self.stepped = self.denoiser if whole else DistributedDataParallel(self.denoiser)
         # The published training averages nothing and judges nothing: no copies then, of a billion parameters each.
         self.average = _frozen(self.denoiser) if training.average else self.denoiser
         self.kept = _frozen(self.denoiser) if len(judges) else self.average
@@ -192,14 +211,26 @@ class Learner:
             return training.rate * rise * STAIR ** (self.done // self.epoch // STAIR_EPOCHS)
         return training.rate * rise * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * self.done / self.steps)).item())
 
+    def model(self) -> Denoiser | PlainDenoiser | None:
+        """The model to keep, whole; all processes must ask for it, and those but the first may get None."""
+        state = get_model_state_dict(self.kept, options=WHOLE)
+        if not self.processes.first:
+            return None
+        made = denoiser_of(self.training.shape, self.training.schedule, self.coordinates).to(self.device)
+        made.load_state_dict(state)
+        return made.requires_grad_(False).eval()
+
     def save(self, path: Path, about: dict) -> None:
-        """Write the state."""
+        """Write the state; all processes must take part."""
         tensors = {}
         for part, model in self._models().items():
-            tensors |= {f"{part}.{name}": tensor for name, tensor in model.state_dict().items()}
-        for index, moments in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in moments.items()}
-        write_tensors(path, tensors, {**about, "done": self.done, "best": self.best, "best_at": self.best_at})
+            tensors |= {f"{part}.{name}": tensor for name, tensor in get_model_state_dict(model, options=WHOLE).items()}
+        # Where the model is shared out, only the first process gets it whole.
+        moments = get_optimizer_state_dict(self.denoiser, self.optimiser, options=WHOLE).get("state", {})
+        tensors |= {f"optimiser.{name}.{moment}": tensor for name, found in moments.items()
+                    for moment, tensor in found.items()}
+        if self.processes.first:
+            write_tensors(path, tensors, {**about, "done": self.done, "best": self.best, "best_at": self.best_at})
 
     def restore(self, path: Path, check: Callable[[Path, dict], None]) -> None:
         """Take up a saved state; `check` may refuse it by what stands in it of its run."""
@@ -210,12 +241,15 @@ class Learner:
             return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
         for name, model in self._models().items():
-            model.load_state_dict(part(f"{name}."))
-        moments: dict[int, dict] = {}
+            set_model_state_dict(model, part(f"{name}."), options=WHOLE)
+        moments: dict[str, dict] = {}
         for name, tensor in part("optimiser.").items():
-            index, moment = name.split(".")
-            moments.setdefault(int(index), {})[moment] = tensor
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+            parameter, moment = name.rsplit(".", 1)
+            moments.setdefault(parameter, {})[moment] = tensor
+        everywhere = StateDictOptions(full_state_dict=True)
+        groups = get_optimizer_state_dict(self.denoiser, self.optimiser, options=everywhere)["param_groups"]
+        set_optimizer_state_dict(self.denoiser, self.optimiser, {"state": moments, "param_groups": groups},
+                                 options=WHOLE)
         self.done, self.best, self.best_at = (theirs[name] for name in ("done", "best", "best_at"))
 
     def _models(self) -> dict[str, torch.nn.Module]:

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as group
+from torch.distributed.device_mesh import init_device_mesh
 
 from overfit.errors import BadInput
 
@@ -39,6 +40,26 @@ class Processes:
         if self.count > 1:
             group.all_reduce(value)
         return value / self.count
+
+    def agree(self, told: bool) -> bool:
+        """What the first process says."""
+        if self.count == 1:
+            return told
+        said = [told]
+        group.broadcast_object_list(said, 0)
+        return said[0]
+
+    def shard(self, model: torch.nn.Module) -> None:
+        """Share out a model's parameters, layer by layer (FSDP, Zhao et al. 2023)."""
+        from torch.distributed.fsdp import fully_shard
+        from x_transformers.x_transformers import Attention, FeedForward
+
+        kind = "cuda" if next(model.parameters()).is_cuda else "cpu"
+        mesh = init_device_mesh(kind, (self.count,))
+        for layer in list(model.modules()):
+            if isinstance(layer, (Attention, FeedForward)):
+                fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
 
     def wait(self) -> None:
         """Until all are here."""

@@ -37,13 +37,13 @@ Log = Callable[[dict, int], None]
 
 
 def train(store: Path | str, checkpoint: Path | str, training: Training = Training(), machine: Machine = Machine(),
-          wandb: Wandb = "disabled") -> Checkpoint:
+          wandb: Wandb = "disabled", shard: bool = False) -> Checkpoint:
     """Learn the distribution of a store's weights and write a checkpoint.
 
     While it trains, the state lies beside the checkpoint (`.state`, and `.places` for the heads' coordinates) and is
     taken up by the same command; a finished checkpoint of the same store and settings is returned as it is. Under
-    torchrun, the processes share every batch. Raises BadInput where the store has fewer than two heads or weights that
-    are not finite, or where the checkpoint was made from something else.
+    torchrun, the processes share every batch, and with `shard` the model too. Raises BadInput where the store has fewer
+    than two heads or weights that are not finite, or where the checkpoint was made from something else.
     """
     checkpoint = Path(checkpoint)
     device = machine.use()
@@ -56,11 +56,11 @@ def train(store: Path | str, checkpoint: Path | str, training: Training = Traini
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with joined(device) as (processes, device):
         return _train(rows, checkpoint, training, about, device, processes, machine.cores,
-                      _logger(wandb if processes.first else "disabled", about["settings"]))
+                      _logger(wandb if processes.first else "disabled", about["settings"]), shard)
 
 
 def _train(rows: Rows, checkpoint: Path, training: Training, about: dict, device: torch.device, processes: Processes,
-           cores: int, log: Log) -> Checkpoint:
+           cores: int, log: Log, shard: bool) -> Checkpoint:
     state, places = (checkpoint.with_name(checkpoint.name + suffix) for suffix in (".state", ".places"))
     # The first process makes the coordinates, the others read them.
     if processes.first:
@@ -68,7 +68,7 @@ def _train(rows: Rows, checkpoint: Path, training: Training, about: dict, device
     processes.wait()
     if not processes.first:
         coordinates, data, judges = _coordinates(rows, places, training, about, device, cores)
-    learner = Learner(coordinates.to(device), data, judges, training, device, processes)
+    learner = Learner(coordinates.to(device), data, judges, training, device, processes, shard)
     if state.exists():
         learner.restore(state, lambda path, theirs: _same(path, theirs, about))
     processes.wait()
@@ -83,22 +83,23 @@ def _train(rows: Rows, checkpoint: Path, training: Training, about: dict, device
                 bar.set_postfix_str(f"loss {loss:.3f}, on held-out heads {judged:.3f} of a Gaussian's")
                 log({"loss": float(loss), "held_out": judged, "rate": learner.optimiser.param_groups[0]["lr"]},
                     learner.done)
-            if processes.first and learner.done % training.show_every == 0:
+            # A model that is shared out would need all processes for its picture.
+            if processes.first and not shard and learner.done % training.show_every == 0:
                 model = Checkpoint(rows.field, rows.cube, learner.coordinates, training.schedule, learner.average, {})
                 if _show(model, learner.done, picture := checkpoint.with_suffix(".png")):
                     log({"samples": picture}, learner.done)
-            if processes.first and time.monotonic() - saved > training.save_every:
+            if processes.agree(time.monotonic() - saved > training.save_every):
                 learner.save(state, about)
                 saved = time.monotonic()
-    made = Checkpoint(rows.field, rows.cube, learner.coordinates, training.schedule, learner.kept,
-                      {**about, "steps": learner.done, "kept_at": learner.best_at,
-                       "held_out_loss": learner.best if len(judges) else None})
+    model = learner.model()
     if processes.first:
-        made.save(checkpoint)
+        Checkpoint(rows.field, rows.cube, learner.coordinates, training.schedule, model,
+                   {**about, "steps": learner.done, "kept_at": learner.best_at,
+                    "held_out_loss": learner.best if len(judges) else None}).save(checkpoint)
         state.unlink(missing_ok=True)
         places.unlink(missing_ok=True)
     processes.wait()
-    return made
+    return Checkpoint.load(checkpoint, device)
 
 
 def verdict(training: dict) -> str:

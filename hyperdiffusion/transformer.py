@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from x_transformers import ContinuousTransformerWrapper, Encoder
 
 from .diffusion import Schedule, posterior
 from .tokens import Coordinates, Plain, Tokens
@@ -36,6 +35,9 @@ class TokenTransformer(nn.Module):
     """
 
     def __init__(self, shape: Shape, sizes: Sequence[int]):
+        # Its import takes longer than a command that needs no transformer.
+        from x_transformers import ContinuousTransformerWrapper, Encoder
+
         super().__init__()
         self.width = shape.width
         self.embed = nn.ModuleList(nn.Linear(size, shape.width) for size in sizes)

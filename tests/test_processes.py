@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from overfit import BadInput
 
 SCRIPT = """
 import json, sys
+from pathlib import Path
 import torch
 from hyperdiffusion import learner
 from hyperdiffusion.learner import Learner, Training
@@ -20,6 +22,7 @@ from hyperdiffusion.tokens import Plain, Tokens
 from hyperdiffusion.transformer import Shape
 
 torch.set_num_threads(1)
+STATE, SHARD = Path(sys.argv[1]), sys.argv[2] == "shard"
 # In bf16 a half batch rounds otherwise than a whole one.
 learner.autocast = lambda device: torch.autocast("cpu", enabled=False)
 weights = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
@@ -28,11 +31,20 @@ weights = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
 def main(processes, device):
     for coordinates in (Tokens.of(weights, (20, 10)), Plain.scaled(weights, (20, 10))):
         shape = Shape(width=32, depth=1, heads=2, dropout=0.0)
-        training = Training(shape=shape, steps=20, batch=8, warmup=2, rate=1e-2)
-        run = Learner(coordinates, coordinates.encode(weights), coordinates.encode(weights)[:0], training, device,
-                      processes)
-        losses = [float(run.step()) for _ in range(20)]
+        training = Training(shape=shape, steps=20, batch=8, warmup=2, rate=1e-2, average=0.0)
+        data = coordinates.encode(weights)
+        run = Learner(coordinates, data, data[:0], training, device, processes, SHARD)
+        losses = [float(run.step()) for _ in range(10)]
+        # What is saved half way is taken up by another learner.
+        run.save(STATE, {"kind": learner.STATE})
+        processes.wait()
+        run = Learner(coordinates, data, data[:0], training, device, processes, SHARD)
+        run.restore(STATE, lambda path, theirs: None)
+        losses += [float(run.step()) for _ in range(10)]
+        model = run.model()
+        processes.wait()
         if processes.first:
+            losses.append(float(sum(parameter.abs().sum() for parameter in model.parameters())))
             print(json.dumps(losses))
 
 
@@ -41,20 +53,22 @@ with joined(torch.device("cpu")) as (processes, device):
 """
 
 
-def losses(count: int) -> torch.Tensor:
-    words = [sys.executable, "-c", SCRIPT]
+def losses(folder: Path, count: int, way: str = "share") -> torch.Tensor:
+    """Twenty losses and the sum of the final model's parameters, for either kind of coordinates."""
+    words = [sys.executable, "-c", SCRIPT, folder / "state", way]
     if count > 1:
         words[1:1] = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "--no-python",
                       sys.executable]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return torch.tensor([json.loads(line) for line in done.stdout.splitlines()], dtype=torch.double)
 
 
-def test_two_processes_have_the_losses_of_one():
-    alone, shared = losses(1), losses(2)
-    assert alone.shape == (2, 20)
-    torch.testing.assert_close(shared, alone, atol=1e-5, rtol=1e-4)
+def test_two_processes_have_the_losses_of_one_whether_they_share_batches_or_the_model_too(tmp_path):
+    alone = losses(tmp_path, 1)
+    assert alone.shape == (2, 21)
+    for way in ("share", "shard"):
+        torch.testing.assert_close(losses(tmp_path, 2, way), alone, atol=1e-5, rtol=1e-4)
 
 
 def test_parts_make_up_the_batch():

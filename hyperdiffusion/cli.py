@@ -27,6 +27,7 @@ from .heads import EXPRESSIONS, write_heads
 from .learner import Training
 from .prepared_sheet import draw_beside, write_sheets
 from .presets import PRESETS
+from .processes import first
 from .render import sheet
 from .report import report
 from .sample import Format, Sampling, write_meshes
@@ -176,7 +177,9 @@ def train(store: Folder, checkpoint: Folder, training: Training = Training(), wa
         shard: Under torchrun, share out the model among the processes too: for one that does not fit into a GPU.
     """
     del preset  # main() has made it the settings' default.
-    print(verdict(learn(store, checkpoint, training, machine, wandb, shard).training))
+    model = learn(store, checkpoint, training, machine, wandb, shard)
+    if first():
+        print(verdict(model.training))
 
 
 def sample(out: Folder, checkpoint: Path | None = None, count: int = 16, seed: int = 0, sampling: Sampling = Sampling(),

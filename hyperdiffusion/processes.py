@@ -67,6 +67,11 @@ class Processes:
             group.barrier()
 
 
+def first() -> bool:
+    """Whether this is the process of those that torchrun started which talks; alone without torchrun."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     """This process among those that torchrun started, with the device that is its own; alone without torchrun."""

@@ -72,6 +72,16 @@ def test_sampled_heads_are_closed_meshes_in_every_format_with_a_picture(made):
         assert trimesh.load_mesh(out / f"sample_003_00000.{suffix}").is_watertight
 
 
+def test_two_processes_train_one_model(made, tmp_path):
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m",
+             "hyperdiffusion", "train", made / "trained store", tmp_path / "model", *TINY, "--threads", "1"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("Trained for 20 steps") == 1
+    done = run("sample", tmp_path / "heads", "--checkpoint", tmp_path / "model", "--count", "1", "--resolution", "32")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_model_and_a_folder_are_evaluated(made, tmp_path):
     quick = ["--reference", made / "scans", "--train", made / "scans", "--points", "200", "--emd-heads", "2",
              "--emd-points", "50"]

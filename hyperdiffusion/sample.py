@@ -18,6 +18,7 @@ from overfit.files import replacing
 
 from .checkpoint import Checkpoint
 from .diffusion import Schedule
+from .healed import healed
 from .samplers import Denoise, Noise, Variance, ddim, ddpm, dpm, ode
 
 Format = Literal["ply", "obj", "stl", "glb"]
@@ -87,14 +88,15 @@ def sample(checkpoint: Checkpoint, count: int, seed: int = 0, sampling: Sampling
 
 
 def write_meshes(named: Iterable[tuple[str, torch.Tensor]], field: Field, cube: Cube, out: Path, resolution: int,
-                 suffix: Format = "ply", keep_islands: bool = False, cores: int = 1,
+                 suffix: Format = "ply", keep_islands: bool = False, cores: int = 1, heal: bool = False,
                  ) -> tuple[list[trimesh.Trimesh], dict[str, str]]:
     """Decode named weights (P,) each to a file of its name below `out`; the meshes, and the failures by name.
 
+    With `heal`, those of several bodies are brought to one first, instead of leaving all but the largest out.
     On CPU every one of `cores` decodes heads of its own, which is nearly so many times faster.
     """
     named = list(named)
-    tasks = [(weights, field, cube, out / f"{name}.{suffix}", resolution, suffix, keep_islands)
+    tasks = [(weights, field, cube, out / f"{name}.{suffix}", resolution, suffix, keep_islands, heal)
              for name, weights in named]
     # Starting workers takes as long as decoding a few heads.
     pool = min(cores, len(tasks) // FEW) if all(weights.device.type == "cpu" for _, weights in named) else 1
@@ -108,9 +110,11 @@ def write_meshes(named: Iterable[tuple[str, torch.Tensor]], field: Field, cube: 
 
 
 def _decode_to(weights: torch.Tensor, field: Field, cube: Cube, path: Path, resolution: int, suffix: Format,
-               keep_islands: bool, progress: Callable[[int], None]) -> trimesh.Trimesh | str:
+               keep_islands: bool, heal: bool, progress: Callable[[int], None]) -> trimesh.Trimesh | str:
     """The mesh, or why there is none."""
     try:
+        if heal:
+            weights = healed(field, weights, cube, resolution)
         mesh = decode(field, weights, cube, resolution, keep_islands)
     except BadInput as error:
         return str(error)

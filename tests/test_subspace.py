@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from hyperdiffusion.healed import healed
 from hyperdiffusion.subspace import LOSS, Pool, Subspace, learn, place
 from hyperdiffusion.tokens import Tokens
 from overfit import BadInput, Cube, Field
+from overfit.decode import bodies, decode
 from overfit.fit import fit
 
 CUBE = Cube((0.0, 0.0, 0.0), 100.0)
@@ -63,6 +65,18 @@ def test_points_lie_about_the_surface_and_say_what_the_fit_says(spheres):
     way = pool.points.norm(dim=2) * CUBE.half - torch.tensor([[40.0], [80 - 40 * 22 / 23]])
     assert way[:, :5120].abs().median() < 2.5
     torch.testing.assert_close(pool.distance[0], -LOSS.softness_mm * FIELD(spheres[0], pool.points[0]))
+
+
+def test_a_network_with_an_island_is_healed_and_stays_where_it_was():
+    random = torch.Generator().manual_seed(0)
+    points = torch.rand(1, 20_000, 3, generator=random) * 2 - 1
+    middles = torch.tensor([[0.0, 0, 0], [0.75, 0.75, 0.75]])[:, None]
+    distance = CUBE.half * (points - middles).norm(dim=2) - torch.tensor([[60.0], [15.0]])
+    row = fit(FIELD, FIELD.initial(random), points, distance.amin(0)[None], LOSS, 1500, 5e-3)[0]
+    assert len(bodies(decode(FIELD, row, CUBE, 48, keep_islands=True))) == 2
+    whole = decode(FIELD, healed(FIELD, row, CUBE, 48), CUBE, 48, keep_islands=True)
+    assert len(bodies(whole)) == 1
+    assert whole.bounds == pytest.approx(decode(FIELD, row, CUBE, 48).bounds, abs=3)
 
 
 def test_networks_without_a_surface_do_not_stop_it():

@@ -355,7 +355,7 @@ def _heads(folder: Path, failing: bool = False) -> list:
 def demo(out: Folder, machine: stage1.Machine = stage1.Machine()) -> None:
     """Run the whole way once, small: head model, stage 1, stage 2, new heads, a picture and a table of figures.
 
-    Takes about 12 minutes on two CPU cores. Run again, it goes on where it was.
+    Takes about 15 minutes on two CPU cores. Run again, it goes on where it was.
 
     Args:
         out: Folder for all that is made.

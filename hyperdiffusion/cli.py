@@ -42,6 +42,8 @@ from .train import train as learn
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints" / "heads.safetensors"
 # Heads in the picture beside the meshes.
 SHOWN = 16
+# Heads of which a set must have as many to be compared.
+FEWEST = 2
 
 Folder = Annotated[Path, tyro.conf.Positional]
 Head = Annotated[str, tyro.conf.Positional]
@@ -324,6 +326,10 @@ def evaluate(generated: Folder, out: Folder, reference: Path, train: Path | None
     """
     machine.use()
     held_out, learned = _heads(reference), _heads(train) if train else []
+    if len(held_out) < FEWEST:
+        raise BadInput(f"{reference}: {len(held_out)} heads are too few to compare with; give at least {FEWEST}")
+    if count < 0 or 0 < count < FEWEST:
+        raise BadInput(f"--count {count}: give at least {FEWEST} heads, or 0 for as many as held-out ones")
     count = count or len(held_out)
     if not generated.is_dir():
         model = _model(generated, machine)
@@ -335,6 +341,8 @@ def evaluate(generated: Folder, out: Folder, reference: Path, train: Path | None
         made = [*whole, *[None] * len(failures)]
     else:
         made = _heads(generated, failing=True)[:count]
+        if len(made) < FEWEST:
+            raise BadInput(f"{generated}: {len(made)} heads are too few to judge; give at least {FEWEST}")
     print(report(made, held_out, learned, out, effort, machine.cores))
     print(f"\nThe report is {out / 'report.html'}.")
 

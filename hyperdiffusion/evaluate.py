@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from overfit import workers
 from overfit.decode import largest_body
+from overfit.errors import BadInput
 from overfit.occupancy import surface_samples
 
 from .features import features, frechet, kernel
@@ -47,11 +48,16 @@ class Effort:
     # Points on a head for chamfer distances.
     points: int = POINTS
     # Heads of each set whose earth mover's distances are found, and their points; 0 heads leave it out. The time grows
-    # with the square of the heads and the cube of the points: 64 heads of 2,048 points take half an hour on two cores.
+    # with the square of the heads and the cube of the points: a pair of 2,048 points takes half a second.
     emd_heads: int = 32
     emd_points: int = 1024
     # Also compare clouds each by itself about its middle and over its deviation, as published evaluations do.
     standardised: bool = True
+
+    def __post_init__(self):
+        for name, least in (("points", SPARSE), ("emd_heads", 0), ("emd_points", 1)):
+            if getattr(self, name) < least:
+                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: give {least} or more")
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,8 @@ def test_a_model_and_a_folder_are_evaluated(made, tmp_path):
     shutil.copytree(made / "scans", scans)
     (scans / "text.ply").unlink()
     quick[1] = quick[3] = scans
+    assert "--count 1" in told(run("evaluate", made / "model.safetensors", tmp_path / "out", *quick, "--count", "1"))
+    assert "no such checkpoint" in told(run("evaluate", tmp_path / "none", tmp_path / "out", *quick))
     for generated in (made / "model.safetensors", scans):
         out = tmp_path / f"report of {generated.name}"
         done = run("evaluate", generated, out, *quick, "--resolution", "48", "--count", "4")

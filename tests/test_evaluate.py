@@ -9,6 +9,7 @@ from hyperdiffusion.evaluate import Effort, Real, evaluate
 from hyperdiffusion.features import features, frechet, kernel
 from hyperdiffusion.report import report
 from hyperdiffusion.validity import pierced, validity
+from overfit import BadInput
 
 EFFORT = Effort(points=500, emd_heads=4, emd_points=64)
 
@@ -86,6 +87,13 @@ def test_pictures_order_corruptions(heads):
         seen = {name: distance(one, base) for name, one in found.items()}
         assert seen["real"] < min(seen["noise"], seen["smooth"], seen["eyeless"])
         assert seen["noise"] < seen["much noise"]
+
+
+@pytest.mark.parametrize("settings, words", [
+    (dict(points=0), "--points 0"), (dict(emd_heads=-1), "--emd-heads -1"), (dict(emd_points=0), "--emd-points 0")])
+def test_efforts_that_make_no_sense_are_told(settings, words):
+    with pytest.raises(BadInput, match=words):
+        Effort(**settings)
 
 
 def test_validity_of_known_shapes():

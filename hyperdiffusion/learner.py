@@ -52,7 +52,7 @@ class Training:
     shape: Shape = Shape()
     # The noise that it learns to take away.
     schedule: Schedule = Schedule()
-    # Optimiser steps at most: on two cores about four minutes.
+    # Optimiser steps at most: on two cores two and a half minutes.
     steps: int = 4000
     # Passes through the heads, which go before the steps where they are given.
     epochs: int = 0

@@ -185,7 +185,7 @@ def train(store: Folder, checkpoint: Folder, training: Training = Training(), wa
 
 
 def sample(out: Folder, checkpoint: Path | None = None, count: int = 16, seed: int = 0, sampling: Sampling = Sampling(),
-           resolution: int = 256, format: Format = "ply", keep_islands: bool = False, heal: bool = False,
+           resolution: int = 256, format: Format = "ply", keep_islands: bool = False, healing: bool = True,
            machine: stage1.Machine = stage1.Machine()) -> None:
     """Make new heads: meshes in millimetres and a picture of them, heads.png.
 
@@ -198,13 +198,13 @@ def sample(out: Folder, checkpoint: Path | None = None, count: int = 16, seed: i
         resolution: Grid nodes along a side of the cube about all heads.
         format: File format of the meshes.
         keep_islands: Keep pieces that do not touch the head.
-        heal: Bring the networks to one body first, a few seconds a head: pockets close instead of being filled.
+        healing: Bring networks of several bodies to one first, a second a head: pockets close instead of being filled.
         machine: What of this computer is used.
     """
     model = _model(checkpoint, machine)
     weights = draw(model, count, seed, sampling)
     names = [f"sample_{seed:03d}_{index:05d}" for index in range(count)]
-    meshes = _write(zip(names, weights), model, out, resolution, format, keep_islands, machine, heal)
+    meshes = _write(zip(names, weights), model, out, resolution, format, keep_islands, machine, healing)
     sheet([("generated heads" if row == 0 else "", meshes[row:row + 4])
            for row in range(0, min(SHOWN, len(meshes)), 4)], out / "heads.png")
 
@@ -305,7 +305,7 @@ def _model(checkpoint: Path | None, machine: stage1.Machine) -> Checkpoint:
 
 
 def evaluate(generated: Folder, out: Folder, reference: Path, train: Path | None = None, count: int = 0,
-             seed: int = 0, resolution: int = 128, heal: bool = False, effort: Effort = Effort(),
+             seed: int = 0, resolution: int = 128, healing: bool = True, effort: Effort = Effort(),
              machine: stage1.Machine = stage1.Machine()) -> None:
     """Compare generated heads with real ones held out and those learned from: report.html, report.md, report.json.
 
@@ -320,7 +320,7 @@ def evaluate(generated: Folder, out: Folder, reference: Path, train: Path | None
         count: Heads to sample from a checkpoint, or to take from the folder; 0 takes as many as held-out ones.
         seed: Seed of the samples.
         resolution: Grid that samples are decoded on.
-        heal: Bring samples to one body first, as `sample --heal` does.
+        healing: Bring samples of several bodies to one first, as `sample` does.
         effort: How thoroughly sets are compared.
         machine: What of this computer is used.
     """
@@ -337,7 +337,7 @@ def evaluate(generated: Folder, out: Folder, reference: Path, train: Path | None
         generated = out / "heads"
         # Islands are kept, and count.
         whole, failures = write_meshes(named, model.field, model.cube, generated, resolution, keep_islands=True,
-                                       cores=machine.cores, heal=heal)
+                                       cores=machine.cores, heal=healing)
         made = [*whole, *[None] * len(failures)]
     else:
         made = _heads(generated, failing=True)[:count]

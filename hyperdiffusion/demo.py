@@ -42,7 +42,8 @@ def _run(out: Path, machine: Machine) -> str:
     model = train(out / "store", out / "checkpoint.safetensors", machine=machine)
     weights = sample(model, MADE)
     names = [f"head_{index:05d}" for index in range(MADE)]
-    made, failed = write_meshes(zip(names, weights), model.field, model.cube, out / "heads", FINE, cores=machine.cores)
+    made, failed = write_meshes(zip(names, weights), model.field, model.cube, out / "heads", FINE, cores=machine.cores,
+                                heal=True)
     made += [None] * len(failed)
     # As many fitted heads as held-out ones: sets of different sizes are told apart by their sizes too.
     rows = Store(out / "store").read().weights[:HELD_OUT].to(device)

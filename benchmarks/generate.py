@@ -63,9 +63,8 @@ def trained(task: Task, name: str, training: Training) -> Checkpoint:
     path = task.out / f"{name}.safetensors"
     if not path.exists():
         start = time.monotonic()
-        trial = train(task.store, task.out / f"{name}.trial", replace(training, steps=20), MACHINE)
+        train(task.store, task.out / f"{name}.trial", replace(training, steps=20), MACHINE)
         rate = 20 / max(time.monotonic() - start, 1e-3)
-        del trial
         training = replace(training, steps=max(50, int(rate * task.seconds)))
         return train(task.store, path, training, MACHINE)
     return Checkpoint.load(path)

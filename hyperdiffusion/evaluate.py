@@ -227,10 +227,7 @@ def _normals(meshes: Sequence[trimesh.Trimesh | None], across: np.ndarray, real:
 
 
 def _valid(meshes: Sequence[trimesh.Trimesh | None], cores: int) -> list[Validity]:
-    found: list = [None] * len(meshes)
-    for index, one in workers.run(_look, [(mesh,) for mesh in meshes], workers=min(cores, len(meshes) // 8)):
-        found[index] = one
-    return found
+    return workers.gathered(_look, [(mesh,) for mesh in meshes], workers=min(cores, len(meshes) // 8))
 
 
 def _look(mesh: trimesh.Trimesh | None, progress) -> Validity:

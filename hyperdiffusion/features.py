@@ -15,7 +15,7 @@ from overfit import workers
 
 from .render import normal_map
 
-# The view: pixels, degrees to either side, its height in millimetres and its middle above the head's.
+# The views: pixels, degrees that the head is turned by, and their height in millimetres.
 SIZE, TURNS, EXTENT = 128, (-45.0, 0.0, 45.0), 300.0
 # Scales in pixels, each twice the one before, and cells along a side of the picture.
 SCALES, CELLS = (0.5, 1.0, 2.0, 4.0, 8.0), 8
@@ -28,15 +28,12 @@ LEAST = 0.1
 def features(meshes: Sequence[trimesh.Trimesh | None], cores: int = 1,
              progress: Callable[[int], None] = lambda heads: None) -> np.ndarray:
     """(heads, n) features of each mesh; those of an empty picture where there is none."""
-    found: list = [None] * len(meshes)
-    for index, row in workers.run(_features, [(mesh,) for mesh in meshes], workers=min(cores, len(meshes) // 8)):
-        found[index] = row
-        progress(1)
-    return np.array(found)
+    return np.array(workers.gathered(_features, [(mesh,) for mesh in meshes], progress, min(cores, len(meshes) // 8)))
 
 
-def _features(mesh: trimesh.Trimesh | None, progress: Callable) -> np.ndarray:
+def _features(mesh: trimesh.Trimesh | None, progress: Callable[[int], None]) -> np.ndarray:
     views = [np.zeros((SIZE, SIZE, 3)) if mesh is None else normal_map(mesh, SIZE, turn, EXTENT) for turn in TURNS]
+    progress(1)
     return np.concatenate([_bands(view) for view in views])
 
 

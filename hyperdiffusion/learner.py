@@ -143,7 +143,8 @@ class Learner:
         random = torch.Generator().manual_seed(_seed(training.seed, self.done))
         # Every process draws the whole batch and takes its part: together they do what one would.
         chosen = torch.randint(len(self.data), (training.batch,), generator=random)
-        clean, step, noise = self._drawn(self.data[chosen[processes.part(training.batch)]], random, training.batch)
+        part = processes.part(training.batch)
+        clean, step, noise = self._drawn(self.data[chosen[part]], random, training.batch, part)
         self.optimiser.param_groups[0]["lr"] = self._rate()
         self.optimiser.zero_grad()
         with torch.random.fork_rng(), autocast(self.device):
@@ -160,10 +161,9 @@ class Learner:
             torch._foreach_lerp_(list(self.average.parameters()), list(self.denoiser.parameters()), 1 - keep)
         return processes.mean(loss.detach())
 
-    def _drawn(self, clean: torch.Tensor, random: torch.Generator, count: int, draws: slice | None = None,
+    def _drawn(self, clean: torch.Tensor, random: torch.Generator, count: int, part: slice,
                ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Clean coordinates (B, D) on the device, with a time step and noise for each: this process' of `count`."""
-        part = self.processes.part(count) if draws is None else draws
+        """Clean coordinates (B, D) on the device, with a time step and noise for each: a part of `count` draws."""
         step = torch.randint(self.training.schedule.timesteps, (count,), generator=random)[part]
         noise = torch.randn(count, clean.shape[1], generator=random)[part]
         return clean.to(self.device), step.to(self.device), noise.to(self.device)

@@ -75,9 +75,7 @@ class Pool:
     def of(cls, field: Field, cube: Cube, weights: torch.Tensor, cores: int = 1) -> "Pool":
         """Points of the networks (heads, P)."""
         tasks = [(field, cube, row.cpu().clone(), index) for index, row in enumerate(weights)]
-        found: list = [None] * len(tasks)
-        for index, points in workers.run(_points, tasks, workers=min(cores, len(tasks) // 16)):
-            found[index] = points
+        found = workers.gathered(_points, tasks, workers=min(cores, len(tasks) // 16))
         points = torch.from_numpy(np.stack(found)).to(weights.device)
         with torch.no_grad():
             logits = torch.stack([field(row, here).float() for row, here in zip(weights, points)])

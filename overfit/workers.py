@@ -88,6 +88,12 @@ def run(function: Callable, tasks: list[tuple], progress: Callable[[int], None] 
             pool.shutdown(wait=True, kill_workers=True)
 
 
+def gathered(function: Callable, tasks: list[tuple], progress: Callable[[int], None] = lambda count: None,
+             workers: int = 1) -> list:
+    """What `run` yields, in the order of the tasks."""
+    return [made for _, made in sorted(run(function, tasks, progress, workers), key=lambda found: found[0])]
+
+
 def _drain(told, progress: Callable[[int], None]) -> None:
     while True:
         try:

@@ -98,6 +98,8 @@ class Real:
     within: np.ndarray
     # The same of the clouds standardised.
     standardised_within: np.ndarray | None
+    # Earth mover's distances among the first heads, as many as the effort asks for.
+    emd_within: np.ndarray
     features: np.ndarray
     learned: list[trimesh.Trimesh]
     # Few and many points of the heads learned from.
@@ -117,7 +119,10 @@ class Real:
         anchors = np.concatenate(points)[np.random.default_rng(0).permutation(points.shape[0] * points.shape[1])]
         alone = standardised(points)
         by_itself = _chamfer("held-out, standardised", alone, alone, cores) if effort.standardised else None
-        return cls(held_out, points, within, by_itself, _seen("held-out heads", held_out, cores), learned, others,
+        few = points[:effort.emd_heads, :effort.emd_points]
+        moved = _earth_movers("held-out heads", few, few, cores)
+        seen = _seen("held-out heads", held_out, cores)
+        return cls(held_out, points, within, by_itself, moved, seen, learned, others,
                    _nearness("heads learned from", others, others, cores) if learned else empty,
                    _nearness("held-out to learned", _both(held_out, 0, effort), others, cores) if learned else empty,
                    anchors[:ANCHORS])
@@ -166,8 +171,7 @@ def evaluate(name: str, whole: Sequence[trimesh.Trimesh | None], real: Real, eff
 
 def _chamfer(what: str, first: np.ndarray, second: np.ndarray, cores: int,
              dense: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
-    pairs = len(first) * (len(first) - 1) // 2 if first is second else len(first) * len(second)
-    with tqdm(total=pairs, desc=f"chamfer, {what}", unit="pair", leave=False) as bar:
+    with tqdm(total=_pairs(first, second), desc=f"chamfer, {what}", unit="pair", leave=False) as bar:
         return chamfer(first, second, cores, bar.update, dense)
 
 
@@ -188,9 +192,18 @@ def _emd(name: str, points: np.ndarray, real: Real, effort: Effort, cores: int) 
     if heads < 2:
         return None
     ours, theirs = (one[:heads, :effort.emd_points] for one in (points, real.clouds))
-    with tqdm(total=heads * (2 * heads - 1), desc=f"earth mover's, {name}", unit="pair", leave=False) as bar:
-        return compare(*(earth_movers(one, other, cores, bar.update)
-                         for one, other in ((ours, ours), (ours, theirs), (theirs, theirs))))
+    return compare(_earth_movers(name, ours, ours, cores), _earth_movers(f"{name} to held-out", ours, theirs, cores),
+                   real.emd_within[:heads, :heads])
+
+
+def _earth_movers(what: str, first: np.ndarray, second: np.ndarray, cores: int) -> np.ndarray:
+    with tqdm(total=_pairs(first, second), desc=f"earth mover's, {what}", unit="pair", leave=False) as bar:
+        return earth_movers(first, second, cores, bar.update)
+
+
+def _pairs(first: np.ndarray, second: np.ndarray) -> int:
+    """Distances to find: a set against itself needs half of them."""
+    return len(first) * (len(first) - 1) // 2 if first is second else len(first) * len(second)
 
 
 def _seen(what: str, meshes: Sequence[trimesh.Trimesh | None], cores: int) -> np.ndarray:

@@ -13,23 +13,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import rival_codes
+import rival_points
+import rival_voxels
 import torch
 import trimesh
+from safetensors.torch import load_file, save_file
 
 from hyperdiffusion import Checkpoint, Sampling, Shape, Training, sample, train
-from hyperdiffusion.evaluate import Effort, Real, evaluate
+from hyperdiffusion.evaluate import Effort, Real, evaluate, evaluate_clouds
 from hyperdiffusion.learner import split
 from hyperdiffusion.render import sheet
 from hyperdiffusion.report import table
 from hyperdiffusion.sample import write_meshes
 from hyperdiffusion.tokens import Tokens
-from overfit import Machine, Store
+from overfit import Field, Machine, Store
 from overfit.scans import Scan, find, read
 from overfit.store import Fits
 
 # Numbers of principal components that Gaussians are tried on.
 RANKS = (10, 20, 40, 80, 160, 10_000)
 GRID, SHOWN = 128, 8
+# Half the size of a point of a cloud in a picture.
+BEAD_MM = 2.0
 MACHINE = Machine()
 
 
@@ -50,11 +56,12 @@ class Task:
         return self.fits.weights
 
 
-def decoded(task: Task, name: str, weights: torch.Tensor) -> list[trimesh.Trimesh | None]:
+def decoded(task: Task, name: str, weights: torch.Tensor, field: Field | None = None, heal: bool = False,
+            ) -> list[trimesh.Trimesh | None]:
     """Meshes of weights, islands kept, and None for those that hold no surface."""
     named = [(f"{index:04d}", row) for index, row in enumerate(weights)]
-    made, failed = write_meshes(named, task.fits.field, task.fits.cube, task.out / name, GRID, keep_islands=True,
-                                cores=MACHINE.cores)
+    made, failed = write_meshes(named, field or task.fits.field, task.fits.cube, task.out / name, GRID,
+                                keep_islands=True, cores=MACHINE.cores, heal=heal)
     return [*made, *[None] * len(failed)]
 
 
@@ -71,10 +78,10 @@ def trained(task: Task, name: str, training: Training) -> Checkpoint:
 
 
 def ours(task: Task) -> list:
-    """The default settings; they end by themselves."""
+    """The default settings, which end by themselves, and heal what they draw."""
     path = task.out / "ours.safetensors"
     model = Checkpoint.load(path) if path.exists() else train(task.store, path, Training(), MACHINE)
-    return decoded(task, "ours", sample(model, task.count))
+    return decoded(task, "ours", sample(model, task.count), heal=True)
 
 
 def ours_gaussian(task: Task) -> list:
@@ -123,6 +130,55 @@ def vertices(task: Task) -> list:
     return [trimesh.Trimesh((mean + row @ rows).reshape(-1, 3), meshes[0].faces, process=False) for row in drawn]
 
 
+def kept(task: Task, name: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """What a rival drew, so that a second call need not train it again."""
+    path = task.out / f"{name}.safetensors"
+    if not path.exists():
+        save_file(make(), path)
+    return load_file(path)
+
+
+def voxels(side: int) -> Callable[[Task], list]:
+    """Diffusion of voxels, so many along a side."""
+
+    def made(task: Task) -> list:
+        grids = kept(task, f"voxels_{side}",
+                     lambda: {"grids": rival_voxels.voxels(task.fits, side, task.seconds, task.count)})["grids"]
+        return [rival_voxels.meshed(grid, task.fits.cube) for grid in grids]
+
+    return made
+
+
+def points(task: Task) -> np.ndarray:
+    """Diffusion of point clouds, evaluated as they are: surfaces through so few points are 10 to 20 mm off."""
+
+    def draw() -> dict[str, torch.Tensor]:
+        return {"clouds": rival_points.points([read(scan) for scan in task.scans], task.seconds, task.count)}
+
+    return kept(task, "points", draw)["clouds"].double().numpy()
+
+
+def beaded(cloud: np.ndarray) -> trimesh.Trimesh:
+    """A cloud (n, 3) as small icosahedra, for a picture."""
+    bead = trimesh.creation.icosahedron()
+    bead.apply_scale(BEAD_MM)
+    triangles = bead.faces + len(bead.vertices) * np.arange(len(cloud))[:, None, None]
+    return trimesh.Trimesh((cloud[:, None] + bead.vertices).reshape(-1, 3), triangles.reshape(-1, 3), process=False)
+
+
+def codes(which: str) -> Callable[[Task], list]:
+    """An auto-decoder with a diffusion or a Gaussian on its codes; one training serves both."""
+
+    def draw(task: Task) -> dict[str, torch.Tensor]:
+        return dict(zip(("codes", "codes_gaussian"),
+                        rival_codes.codes(task.fits, task.seconds, task.count, MACHINE.cores)))
+
+    def made(task: Task) -> list:
+        return decoded(task, which, kept(task, "codes", lambda: draw(task))[which], rival_codes.FIELD)
+
+    return made
+
+
 def noise(task: Task) -> list:
     """Fitted weights plus noise of a tenth of what they vary by."""
     random = torch.Generator().manual_seed(0)
@@ -142,10 +198,11 @@ def copies(task: Task) -> list:
     return decoded(task, "copies", task.learned[order[:task.count]])
 
 
-METHODS: dict[str, Callable[[Task], list]] = {
+METHODS: dict[str, Callable[[Task], list | np.ndarray]] = {
     "ours": ours, "ours_gaussian": ours_gaussian, "published": published, "one_scale": one_scale,
-    **{f"gaussian_{rank}": gaussian(rank) for rank in RANKS}, "vertices": vertices, "noise": noise, "copies": copies,
-    "learned": learned}
+    **{f"gaussian_{rank}": gaussian(rank) for rank in RANKS}, "vertices": vertices, "voxels_24": voxels(24),
+    "voxels_32": voxels(32), "points": points, "codes": codes("codes"), "codes_gaussian": codes("codes_gaussian"),
+    "noise": noise, "copies": copies, "learned": learned}
 
 
 def main() -> None:
@@ -161,17 +218,21 @@ def main() -> None:
     MACHINE.use()
     words.out.mkdir(parents=True, exist_ok=True)
     scans = find(words.scans)
-    task = Task(words.store, Store(words.store).read(), scans, words.out, 60 * words.minutes, words.count)
     held_out = [read(scan) for scan in find(words.held_out)][:words.count]
     effort = Effort(emd_heads=words.emd_heads, standardised=False)
     real = Real.of(held_out, [read(scan) for scan in scans], effort, MACHINE.cores)
+    task = Task(words.store, Store(words.store).read(), scans, words.out, 60 * words.minutes, words.count)
     sets, rows = {"held out": real.row(MACHINE.cores)}, [("held out", held_out[:SHOWN])]
     for name in words.methods:
         start = time.monotonic()
         made = METHODS[name](task)
         print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
-        sets[name] = evaluate(name, made, real, effort, MACHINE.cores, is_learned=name == "learned")
-        rows.append((name, [mesh for mesh in made if mesh is not None][:SHOWN]))
+        if isinstance(made, np.ndarray):
+            sets[name] = evaluate_clouds(name, made, real, effort, MACHINE.cores)
+            rows.append((name, [beaded(cloud) for cloud in made[:SHOWN]]))
+        else:
+            sets[name] = evaluate(name, made, real, effort, MACHINE.cores, is_learned=name == "learned")
+            rows.append((name, [mesh for mesh in made if mesh is not None][:SHOWN]))
         (words.out / "table.md").write_text(table(sets))
     sheet([row for row in rows if row[1]], words.out / "methods.png")
     print(table(sets))

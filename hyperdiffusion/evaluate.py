@@ -5,7 +5,7 @@ and of the held-out ones themselves.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import trimesh
@@ -70,23 +70,24 @@ class Evaluated:
     standardised: Comparison | None
     emd: Comparison | None
     divergence: float | None
-    # Mean cosine of the normals between a held-out head and its nearest of the set.
-    normals: Figure | None
-    frechet: float | None
-    kernel: float | None
     # Mean distance of pairs, mm.
     spread_mm: float
     # Principal components for 90 % of the variance.
     compactness: int
+    # Mean cosine of the normals between a held-out head and its nearest of the set.
+    normals: Figure | None = None
+    frechet: float | None = None
+    kernel: float | None = None
     # Mean distance to the nearest head learned from: the classic specificity of a head model. The MMD is its
     # generalisation.
-    nearest_mm: Figure | None
-    copies: Figure | None
-    authentic: Figure | None
-    validity: list[Validity]
+    nearest_mm: Figure | None = None
+    copies: Figure | None = None
+    authentic: Figure | None = None
+    # Of each head; empty for clouds.
+    validity: list[Validity] = field(default_factory=list)
     # For each head: index of its nearest head learned from and the distance in millimetres.
-    nearest: list[int]
-    distances: list[float]
+    nearest: list[int] = field(default_factory=list)
+    distances: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,9 @@ class Real:
 
     def row(self, cores: int = 1) -> Evaluated:
         """The held-out heads themselves, as a set: what no generator can be better than."""
-        return Evaluated(len(self.meshes), None, None, None, None, None, None, None, spread(self.within),
-                         self.compactness(self.clouds),
-                         *_novelty(self.to_learned, self), _valid(self.meshes, cores), *_nearest(self.to_learned))
+        return Evaluated(len(self.meshes), None, None, None, None, spread(self.within), self.compactness(self.clouds),
+                         validity=_valid(self.meshes, cores), **_novelty(self.to_learned, self.to_learned),
+                         authentic=_authentic(self.to_learned, self))
 
     def compactness(self, points: np.ndarray) -> int:
         """Of a set's clouds: components of the distances from fixed points."""
@@ -149,7 +150,33 @@ def evaluate(name: str, whole: Sequence[trimesh.Trimesh | None], real: Real, eff
     set is of the heads learned from, whose novelty has no meaning.
     """
     meshes = [None if mesh is None or not len(mesh.faces) else largest_body(mesh) for mesh in whole]
-    points = clouds(meshes, seed, effort.points)
+    found, across = _compared(name, clouds(meshes, seed, effort.points), real, effort, cores)
+    to_learned = np.zeros((len(meshes), 0))
+    if len(real.learned) and not is_learned:
+        to_learned = _nearness(f"{name} to learned", _both(meshes, seed, effort), real.learned_clouds, cores)
+    seen = _seen(name, meshes, cores)
+    return replace(found, normals=_normals(meshes, across, real), frechet=frechet(seen, real.features),
+                   kernel=kernel(seen, real.features), validity=_valid(whole, cores),
+                   authentic=_authentic(to_learned, real), **_novelty(to_learned, real.to_learned))
+
+
+def evaluate_clouds(name: str, points: np.ndarray, real: Real, effort: Effort = Effort(), cores: int = 1) -> Evaluated:
+    """Point clouds (heads, n, 3) in millimetres that know no surface against the real heads, of n points too.
+
+    What needs a surface is None. Copies are told by distances between as few points as the clouds have, which hide
+    copies better than those of `evaluate`.
+    """
+    found, _ = _compared(name, points, real, effort, cores)
+    if not real.learned:
+        return found
+    learned = clouds(real.learned, 1, points.shape[1])
+    to_learned = _chamfer(f"{name} to learned", points, learned, cores)
+    usual = _chamfer("held-out to learned", real.clouds, learned, cores)
+    return replace(found, **_novelty(to_learned, usual))
+
+
+def _compared(name: str, points: np.ndarray, real: Real, effort: Effort, cores: int) -> tuple[Evaluated, np.ndarray]:
+    """What clouds alone tell of a set (heads, n, 3), and its distances (heads, held-out) to the real heads."""
     within = _chamfer(name, points, points, cores)
     across = _chamfer(f"{name} to held-out", points, real.clouds, cores)
     by_itself = None
@@ -158,15 +185,9 @@ def evaluate(name: str, whole: Sequence[trimesh.Trimesh | None], real: Real, eff
         by_itself = compare(_chamfer(f"{name}, standardised", alone, alone, cores),
                             _chamfer(f"{name} to held-out, standardised", alone, real_alone, cores),
                             real.standardised_within)
-    to_learned = np.zeros((len(points), 0))
-    if len(real.learned) and not is_learned:
-        to_learned = _nearness(f"{name} to learned", _both(meshes, seed, effort), real.learned_clouds, cores)
-    seen = _seen(name, meshes, cores)
-    return Evaluated(
-        len(points), compare(within, across, real.within), by_itself, _emd(name, points, real, effort, cores),
-        divergence(points, real.clouds), _normals(meshes, across, real), frechet(seen, real.features),
-        kernel(seen, real.features), spread(within), real.compactness(points), *_novelty(to_learned, real),
-        _valid(whole, cores), *_nearest(to_learned))
+    return Evaluated(len(points), compare(within, across, real.within), by_itself,
+                     _emd(name, points, real, effort, cores), divergence(points, real.clouds), spread_mm=spread(within),
+                     compactness=real.compactness(points)), across
 
 
 def _chamfer(what: str, first: np.ndarray, second: np.ndarray, cores: int,
@@ -211,18 +232,17 @@ def _seen(what: str, meshes: Sequence[trimesh.Trimesh | None], cores: int) -> np
         return features(meshes, cores, bar.update)
 
 
-def _novelty(to_learned: np.ndarray, real: Real) -> tuple[Figure | None, Figure | None, Figure | None]:
-    """Distance to the nearest head learned from, share of copies and share of authentic heads."""
+def _novelty(to_learned: np.ndarray, usual: np.ndarray) -> dict:
+    """Each head's nearest learned head and the share of copies, by distances (n, learned) and the held-out heads'."""
     if not to_learned.size:
-        return None, None, None
-    return (Figure.of(to_learned.min(1)), copies(to_learned, real.to_learned),
-            authentic(to_learned, real.learned_within))
+        return {}
+    nearest = to_learned.min(1)
+    return {"nearest_mm": Figure.of(nearest), "copies": copies(to_learned, usual),
+            "nearest": to_learned.argmin(1).tolist(), "distances": nearest.tolist()}
 
 
-def _nearest(to_learned: np.ndarray) -> tuple[list[int], list[float]]:
-    if not to_learned.size:
-        return [], []
-    return to_learned.argmin(1).tolist(), to_learned.min(1).tolist()
+def _authentic(to_learned: np.ndarray, real: Real) -> Figure | None:
+    return authentic(to_learned, real.learned_within) if to_learned.size else None
 
 
 def _normals(meshes: Sequence[trimesh.Trimesh | None], across: np.ndarray, real: Real) -> Figure | None:

@@ -70,7 +70,7 @@ def table(sets: dict[str, Evaluated]) -> str:
         "authentic": lambda e: e.authentic and _text(e.authentic),
         "closed": lambda e: _share(e, "closed"),
         "one body": lambda e: _share(e, "one_body"),
-        "without self-intersection": lambda e: f"{np.mean([not one.pierced for one in e.validity]):.2f}",
+        "without self-intersection": lambda e: _share(e, "uncut"),
         "human size": lambda e: _share(e, "human"),
         "valid": lambda e: _share(e, "valid"),
     }
@@ -102,7 +102,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _share(evaluated: Evaluated, name: str) -> str:
-    return f"{np.mean([getattr(one, name) for one in evaluated.validity]):.2f}"
+    return f"{np.mean([getattr(one, name) for one in evaluated.validity]):.2f}" if evaluated.validity else ""
 
 
 def _page(sets: dict[str, Evaluated], meshes: Sequence[trimesh.Trimesh | None], real: Real) -> str:

@@ -37,9 +37,14 @@ class Validity:
         return LITRES[0] < self.litres < LITRES[1] and HEIGHT[0] < self.height_mm < HEIGHT[1]
 
     @property
+    def uncut(self) -> bool:
+        """Whether there is a surface that does not cut itself."""
+        return self.bodies > 0 and not self.pierced
+
+    @property
     def valid(self) -> bool:
         """Whether all of it holds."""
-        return self.closed and self.one_body and not self.pierced and self.human
+        return self.closed and self.one_body and self.uncut and self.human
 
 
 def validity(mesh: trimesh.Trimesh | None) -> Validity:

@@ -5,9 +5,10 @@ import pytest
 import trimesh
 from conftest import ellipsoid
 
-from hyperdiffusion.evaluate import Effort, Real, evaluate
+from hyperdiffusion.evaluate import Effort, Real, evaluate, evaluate_clouds
 from hyperdiffusion.features import features, frechet, kernel
-from hyperdiffusion.report import report
+from hyperdiffusion.metrics import clouds
+from hyperdiffusion.report import report, table
 from hyperdiffusion.validity import pierced, validity
 from overfit import BadInput
 
@@ -47,6 +48,15 @@ def test_real_heads_pass_and_copies_are_found(heads, real):
     assert copied.copies.mean > 0.9 and copied.authentic.mean < 0.1
     assert copied.nearest == list(range(30))
     assert copied.nearest_mm.mean < fresh.nearest_mm.mean
+
+
+def test_clouds_are_compared_as_the_meshes_that_they_come_from(heads, real):
+    meshes, alone = (evaluate("meshes", heads[60:], real, EFFORT),
+                     evaluate_clouds("clouds", clouds(heads[60:], 2, EFFORT.points), real, EFFORT))
+    assert alone.chamfer == meshes.chamfer and alone.emd == meshes.emd and alone.spread_mm == meshes.spread_mm
+    assert alone.normals is None and alone.copies.mean < 0.2
+    assert evaluate_clouds("copied", clouds(heads[30:60], 2, EFFORT.points), real, EFFORT).copies.mean > 0.9
+    assert "| closed |  |" in table({"clouds": alone})
 
 
 def test_noise_on_the_learned_heads_is_told(heads, real):

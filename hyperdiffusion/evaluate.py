@@ -131,8 +131,7 @@ class Real:
     def row(self, cores: int = 1) -> Evaluated:
         """The held-out heads themselves, as a set: what no generator can be better than."""
         return Evaluated(len(self.meshes), None, None, None, None, spread(self.within), self.compactness(self.clouds),
-                         validity=_valid(self.meshes, cores), **_novelty(self.to_learned, self.to_learned),
-                         authentic=_authentic(self.to_learned, self))
+                         validity=_valid(self.meshes, cores), **_novelty(self.to_learned, self))
 
     def compactness(self, points: np.ndarray) -> int:
         """Of a set's clouds: components of the distances from fixed points."""
@@ -156,23 +155,15 @@ def evaluate(name: str, whole: Sequence[trimesh.Trimesh | None], real: Real, eff
         to_learned = _nearness(f"{name} to learned", _both(meshes, seed, effort), real.learned_clouds, cores)
     seen = _seen(name, meshes, cores)
     return replace(found, normals=_normals(meshes, across, real), frechet=frechet(seen, real.features),
-                   kernel=kernel(seen, real.features), validity=_valid(whole, cores),
-                   authentic=_authentic(to_learned, real), **_novelty(to_learned, real.to_learned))
+                   kernel=kernel(seen, real.features), validity=_valid(whole, cores), **_novelty(to_learned, real))
 
 
 def evaluate_clouds(name: str, points: np.ndarray, real: Real, effort: Effort = Effort(), cores: int = 1) -> Evaluated:
     """Point clouds (heads, n, 3) in millimetres that know no surface against the real heads, of n points too.
 
-    What needs a surface is None. Copies are told by distances between as few points as the clouds have, which hide
-    copies better than those of `evaluate`.
+    What needs a surface is None, and so is novelty: between so few points copies look like other heads.
     """
-    found, _ = _compared(name, points, real, effort, cores)
-    if not real.learned:
-        return found
-    learned = clouds(real.learned, 1, points.shape[1])
-    to_learned = _chamfer(f"{name} to learned", points, learned, cores)
-    usual = _chamfer("held-out to learned", real.clouds, learned, cores)
-    return replace(found, **_novelty(to_learned, usual))
+    return _compared(name, points, real, effort, cores)[0]
 
 
 def _compared(name: str, points: np.ndarray, real: Real, effort: Effort, cores: int) -> tuple[Evaluated, np.ndarray]:
@@ -232,17 +223,14 @@ def _seen(what: str, meshes: Sequence[trimesh.Trimesh | None], cores: int) -> np
         return features(meshes, cores, bar.update)
 
 
-def _novelty(to_learned: np.ndarray, usual: np.ndarray) -> dict:
-    """Each head's nearest learned head and the share of copies, by distances (n, learned) and the held-out heads'."""
+def _novelty(to_learned: np.ndarray, real: Real) -> dict:
+    """Each head's nearest learned head, the share of copies and that of authentic heads, by (n, learned) distances."""
     if not to_learned.size:
         return {}
     nearest = to_learned.min(1)
-    return {"nearest_mm": Figure.of(nearest), "copies": copies(to_learned, usual),
-            "nearest": to_learned.argmin(1).tolist(), "distances": nearest.tolist()}
-
-
-def _authentic(to_learned: np.ndarray, real: Real) -> Figure | None:
-    return authentic(to_learned, real.learned_within) if to_learned.size else None
+    return {"nearest_mm": Figure.of(nearest), "copies": copies(to_learned, real.to_learned),
+            "authentic": authentic(to_learned, real.learned_within), "nearest": to_learned.argmin(1).tolist(),
+            "distances": nearest.tolist()}
 
 
 def _normals(meshes: Sequence[trimesh.Trimesh | None], across: np.ndarray, real: Real) -> Figure | None:

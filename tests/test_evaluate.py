@@ -54,8 +54,7 @@ def test_clouds_are_compared_as_the_meshes_that_they_come_from(heads, real):
     meshes, alone = (evaluate("meshes", heads[60:], real, EFFORT),
                      evaluate_clouds("clouds", clouds(heads[60:], 2, EFFORT.points), real, EFFORT))
     assert alone.chamfer == meshes.chamfer and alone.emd == meshes.emd and alone.spread_mm == meshes.spread_mm
-    assert alone.normals is None and alone.copies.mean < 0.2
-    assert evaluate_clouds("copied", clouds(heads[30:60], 2, EFFORT.points), real, EFFORT).copies.mean > 0.9
+    assert alone.normals is None and alone.copies is None and not alone.validity
     assert "| closed |  |" in table({"clouds": alone})
 
 

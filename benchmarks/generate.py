@@ -218,10 +218,10 @@ def main() -> None:
     MACHINE.use()
     words.out.mkdir(parents=True, exist_ok=True)
     scans = find(words.scans)
+    task = Task(words.store, Store(words.store).read(), scans, words.out, 60 * words.minutes, words.count)
     held_out = [read(scan) for scan in find(words.held_out)][:words.count]
     effort = Effort(emd_heads=words.emd_heads, standardised=False)
     real = Real.of(held_out, [read(scan) for scan in scans], effort, MACHINE.cores)
-    task = Task(words.store, Store(words.store).read(), scans, words.out, 60 * words.minutes, words.count)
     sets, rows = {"held out": real.row(MACHINE.cores)}, [("held out", held_out[:SHOWN])]
     for name in words.methods:
         start = time.monotonic()

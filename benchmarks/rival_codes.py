@@ -13,6 +13,7 @@ from rival_diffusion import Shape, Tokenised, samples, trained
 from tqdm import tqdm
 
 from hyperdiffusion.subspace import LOSS, Pool
+from hyperdiffusion.tokens import Tokens
 from overfit.field import Field
 from overfit.fit import autocast, losses
 from overfit.store import Fits
@@ -31,19 +32,17 @@ DECODER = 0.8
 def codes(fits: Fits, seconds: float, count: int, cores: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights (count, P) of `FIELD` of new heads, by diffusion and by a Gaussian on the codes."""
     shared, shifts, found = _decoder(fits, seconds * DECODER, cores)
-    mean = found.mean(0)
-    _, singular, axes = torch.linalg.svd(found - mean, full_matrices=False)
-    axes = axes * singular[:, None] / len(found) ** 0.5
-    white = (found - mean) @ torch.linalg.pinv(axes)
+    axes = Tokens.of(found, [CODE])
+    white = axes.encode(found)
 
     def draw(batch: int) -> torch.Tensor:
         return white[torch.randint(len(white), (batch,))]
 
     # As many axes as codes have entries, or heads if these are fewer.
-    network = Tokenised(SHAPE, [len(part) for part in torch.arange(len(axes)).split(TOKEN)])
-    made = samples(trained("codes", network, draw, BATCH, seconds * (1 - DECODER)), count, len(axes), 64)
-    normal = torch.randn(count, len(axes), generator=torch.Generator().manual_seed(0))
-    return tuple(_rows(shared, (drawn @ axes + mean) @ shifts) for drawn in (made, normal))
+    network = Tokenised(SHAPE, [len(part) for part in torch.arange(axes.size).split(TOKEN)])
+    made = samples(trained("codes", network, draw, BATCH, seconds * (1 - DECODER)), count, axes.size, 64)
+    normal = torch.randn(count, axes.size, generator=torch.Generator().manual_seed(0))
+    return tuple(_rows(shared, axes.decode(drawn) @ shifts) for drawn in (made, normal))
 
 
 def _decoder(fits: Fits, seconds: float, cores: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

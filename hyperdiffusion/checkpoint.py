@@ -13,10 +13,11 @@ from overfit.field import Field
 from overfit.files import save_tensors
 
 from .diffusion import Schedule
+from .mixture import Mixture
 from .tokens import Coordinates, Plain, Tokens
 from .transformer import Denoiser, PlainDenoiser, Shape, denoiser_of
 
-KIND, VERSION = "hyperdiffusion checkpoint", 2
+KIND, VERSION = "hyperdiffusion checkpoint", 3
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Checkpoint:
             kind = Tokens if "tokens.axes" in tensors else Plain
             tokens = kind(tuple(about["sizes"]), *(tensors[f"tokens.{name}"].to(device) for name in kind.TENSORS))
             schedule = Schedule(**about["schedule"])
-            denoiser = denoiser_of(Shape(**about["shape"]), schedule, tokens)
+            mixture = kind is Tokens and Mixture(*(tensors[f"denoiser.mixture.{name}"] for name in Mixture.TENSORS))
+            denoiser = denoiser_of(Shape(**about["shape"]), schedule, tokens, mixture or None)
             denoiser.load_state_dict({name.removeprefix("denoiser."): tensor for name, tensor in tensors.items()
                                       if name.startswith("denoiser.")})
             return cls(Field.of(about["field"]), Cube.of(about["cube"]), tokens, schedule,

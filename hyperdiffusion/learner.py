@@ -22,10 +22,11 @@ from overfit.fit import autocast
 
 from .checkpoint import read_tensors, write_tensors
 from .diffusion import Schedule, posterior
+from .mixture import Mixture
 from .processes import Processes
 from .samplers import Denoise
 from .subspace import Subspace
-from .tokens import Coordinates, Plain
+from .tokens import Coordinates, Plain, Tokens
 from .transformer import Denoiser, PlainDenoiser, Shape, denoiser_of
 
 # Model and moments as one process would hold them, whatever the processes share out.
@@ -50,6 +51,8 @@ class Training:
     subspace: Subspace = Subspace()
     # The denoiser.
     shape: Shape = Shape()
+    # Groups of heads, at most, that its training starts from, each a Gaussian; the held-out heads say how many.
+    groups: int = 8
     # The noise that it learns to take away.
     schedule: Schedule = Schedule()
     # Optimiser steps at most: on two cores two and a half minutes.
@@ -111,6 +114,10 @@ class Learner:
         with torch.random.fork_rng():
             torch.manual_seed(training.seed)
             self.denoiser = denoiser_of(training.shape, training.schedule, coordinates).to(device)
+        # Error of the plain guess on the held-out heads, of which other errors are given as shares.
+        self.plain = self._error(self._plain_guess) if len(judges) else float("nan")
+        if len(judges) and isinstance(coordinates, Tokens):
+            self.denoiser.mixture = self._mixture()
         if shard:
             processes.shard(self.denoiser)
         whole = processes.count == 1 or shard
@@ -121,9 +128,14 @@ class Learner:
         self.optimiser = torch.optim.AdamW(self.denoiser.parameters(), training.rate, betas=(0.9, 0.99),
                                            weight_decay=training.decay, fused=True)
         self.steps = training.epochs * self.epoch or training.steps
-        # How good the model in `kept` is, and when it was made. An untrained one of whitened coordinates is a Gaussian.
-        self.best, self.best_at = float("inf") if isinstance(coordinates, Plain) else 1.0, 0
+        # How good the model in `kept` is, and when it was made.
+        self.best, self.best_at = self._error(self.kept) / self.plain if len(judges) else float("nan"), 0
         self.done = 0
+
+    @property
+    def groups(self) -> int:
+        """Gaussians that the training starts from; none in plain coordinates."""
+        return 0 if isinstance(self.coordinates, Plain) else len(self.denoiser.mixture)
 
     @property
     def epoch(self) -> int:
@@ -180,29 +192,40 @@ class Learner:
         _, unknown = posterior(noise, self.denoiser.signal[step][:, None], share)
         return (off / unknown * self.denoiser.width).square().mul(share).mean(1)
 
+    def _mixture(self) -> Mixture:
+        """The groups that guess the held-out heads best."""
+        learned = self.data[torch.arange(len(self.data))]
+
+        def loss(mixture: Mixture) -> float:
+            mixture = mixture.to(self.device)
+            return self._error(lambda noised, step: mixture(noised, self.denoiser.signal[step][:, None]))
+
+        return Mixture.best(learned, self.coordinates.deviation.cpu(), self.denoiser.mixture.within.cpu(),
+                            self.training.groups, loss).to(self.device)
+
     def _plain_guess(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """What a model must beat: the best linear guess of a new head, or in plain coordinates the mean head."""
         if isinstance(self.coordinates, Plain):
             return self.judges.mean(0).expand_as(noised)
         return posterior(noised, self.denoiser.signal[step][:, None], self.coordinates.share)[0]
 
-    @torch.no_grad()
     def judge(self) -> float:
         """Loss of the average on the held-out heads, as a share of the plain guess's; keeps the best model."""
         if not len(self.judges):
             self.best_at = self.done
             return float("nan")
-        random = torch.Generator().manual_seed(0)
-        ours = plain = 0.0
-        for _ in range(JUDGE_DRAWS):
-            drawn = self._drawn(self.judges, random, len(self.judges), slice(None))
-            ours += float(self._loss(self.average, *drawn).mean())
-            plain += float(self._loss(self._plain_guess, *drawn).mean())
-        judged = ours / plain
+        judged = self._error(self.average) / self.plain
         if judged < (1 - MARGIN) * self.best:
             self.best, self.best_at = judged, self.done
             self.kept.load_state_dict(self.average.state_dict())
         return judged
+
+    @torch.no_grad()
+    def _error(self, denoise: Denoise) -> float:
+        """Loss of a denoiser on the held-out heads, by the same noises every time."""
+        random = torch.Generator().manual_seed(0)
+        drawn = [self._drawn(self.judges, random, len(self.judges), slice(None)) for _ in range(JUDGE_DRAWS)]
+        return float(torch.stack([self._loss(denoise, *draw).mean() for draw in drawn]).mean())
 
     def _rate(self) -> float:
         training = self.training
@@ -216,7 +239,8 @@ class Learner:
         state = get_model_state_dict(self.kept, options=WHOLE)
         if not self.processes.first:
             return None
-        made = denoiser_of(self.training.shape, self.training.schedule, self.coordinates).to(self.device)
+        mixture = None if isinstance(self.coordinates, Plain) else self.denoiser.mixture
+        made = denoiser_of(self.training.shape, self.training.schedule, self.coordinates, mixture).to(self.device)
         made.load_state_dict(state)
         return made.requires_grad_(False).eval()
 

@@ -94,7 +94,7 @@ def _train(rows: Rows, checkpoint: Path, training: Training, about: dict, device
     model = learner.model()
     if processes.first:
         Checkpoint(rows.field, rows.cube, learner.coordinates, training.schedule, model,
-                   {**about, "steps": learner.done, "kept_at": learner.best_at,
+                   {**about, "steps": learner.done, "kept_at": learner.best_at, "groups": learner.groups,
                     "held_out_loss": learner.best if len(judges) else None}).save(checkpoint)
         state.unlink(missing_ok=True)
         places.unlink(missing_ok=True)
@@ -108,8 +108,9 @@ def verdict(training: dict) -> str:
     if judged is None:
         return f"Trained for {done} steps; no heads were held out to judge the model by them."
     if kept == 0:
-        return (f"Trained for {done} steps, none of which helped on held-out heads: the model is the Gaussian that "
-                "training starts from. More scans will change that.")
+        start = "Gaussian" if training["groups"] == 1 else f"mixture of {training['groups']} Gaussians"
+        return (f"Trained for {done} steps, none of which helped on held-out heads: the model is the {start} that "
+                f"training starts from, whose error is {judged:.3f} of one Gaussian's. More scans will change that.")
     return (f"Trained for {done} steps; kept the model of step {kept}, whose squared error on held-out heads is "
             f"{judged:.3f} of a Gaussian's.")
 
@@ -139,13 +140,18 @@ def _coordinates(rows: Rows, path: Path, training: Training, about: dict, device
 
 def _placed(rows: Rows, order: list[int], training: Training, device: torch.device, cores: int, learned: int,
             ) -> tuple[Tokens, torch.Tensor]:
-    """Axes from the first heads of an order, at most `axes_from` of the `learned` ones, and all coordinates (n, D)."""
+    """The axes of a store, and the coordinates (n, D) of its heads in an order: the `learned` ones first.
+
+    Principal axes come from learned heads alone. The subspace comes from heads all over the order, those that judge the
+    training among them: heads that are placed afterwards lie nearer to the mean, where no model of the others is right.
+    """
     settings, field, cube = training.subspace, rows.field, rows.cube
-    some = rows[order[:min(learned, settings.axes_from)]]
     if training.coordinates == "weights":
-        tokens = Tokens.of(some, field.sizes)
+        tokens = Tokens.of(rows[order[:min(learned, settings.axes_from)]], field.sizes)
         found = [tokens.encode(rows[order[start:start + CHUNK]]) for start in range(0, len(order), CHUNK)]
         return tokens, torch.cat(found)
+    some = torch.linspace(0, len(order) - 1, min(len(order), settings.axes_from)).long().tolist()
+    weights = rows[[order[index] for index in some]]
     with tqdm(total=settings.axes_steps, desc="learning the subspace", unit="step") as bar:
 
         def progress(loss: torch.Tensor) -> None:
@@ -153,15 +159,17 @@ def _placed(rows: Rows, order: list[int], training: Training, device: torch.devi
             if bar.n % JUDGE_EVERY == 0:
                 bar.set_postfix_str(f"loss {loss:.3f}")
 
-        tokens, found = learn(field, cube, some.to(device), settings, training.seed, cores, progress)
-    with tqdm(total=len(order), initial=len(some), desc="placing the other heads", unit="head",
-              disable=len(order) == len(some)) as bar:
-        found = [found.cpu()]
-        for start in range(len(some), len(order), CHUNK):
-            chunk = rows[order[start:start + CHUNK]].to(device)
-            found.append(place(field, cube, chunk, tokens.to(device), settings, cores).cpu())
+        tokens, found = learn(field, cube, weights.to(device), settings, training.seed, cores, progress)
+    places = torch.empty(len(order), tokens.size)
+    places[some] = found.cpu()
+    others = sorted(set(range(len(order))) - set(some))
+    with tqdm(total=len(others), desc="placing the other heads", unit="head", disable=not others) as bar:
+        for start in range(0, len(others), CHUNK):
+            chunk = others[start:start + CHUNK]
+            weights = rows[[order[index] for index in chunk]].to(device)
+            places[chunk] = place(field, cube, weights, tokens.to(device), settings, cores).cpu()
             bar.update(len(chunk))
-    return tokens, torch.cat(found)
+    return tokens, places
 
 
 class _Encoded:

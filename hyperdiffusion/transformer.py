@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from .diffusion import Schedule, posterior
+from .mixture import Mixture
 from .tokens import Coordinates, Plain, Tokens
 
-# Axes narrower than this share of the widest are left to the linear guess: the correction's own error would drown them.
+# Axes narrower than this share of the widest are left to the guess: the correction's own error would drown them.
 FAINT = 0.03
 
 
@@ -64,13 +65,12 @@ class TokenTransformer(nn.Module):
 class Denoiser(nn.Module):
     """The denoiser of whitened coordinates.
 
-    It predicts the clean coordinates as the best linear guess, and a correction to it by the transformer in units of
-    that guess's error: the preconditioning of Karras et al. 2022 (table 1), axis by axis. With the correction at zero,
-    where training starts, samples are those of a Gaussian on the axes. Its variance lies half way, by ratio, between
-    the store's and that of new heads: narrower, samples look alike, wider, they lose eyes and ears.
+    It predicts the clean coordinates as the best guess were heads drawn from a mixture of Gaussians, and a correction
+    to it by the transformer in units of that guess's error: the preconditioning of Karras et al. 2022 (table 1), axis
+    by axis. With the correction at zero, where training starts, samples are those of the mixture.
     """
 
-    def __init__(self, shape: Shape, schedule: Schedule, tokens: Tokens):
+    def __init__(self, shape: Shape, schedule: Schedule, tokens: Tokens, mixture: Mixture | None = None):
         super().__init__()
         self.shape = shape
         to_token, to_axes = tokens.views
@@ -81,16 +81,19 @@ class Denoiser(nn.Module):
         width = tokens.deviation / tokens.deviation.square().mean().sqrt()
         self.register_buffer("width", width, persistent=False)
         self.register_buffer("signal", schedule.signal.float(), persistent=False)
-        self.register_buffer("variance", tokens.share.sqrt(), persistent=False)
+        # Half way, by ratio, between the store's variance and that of new heads: narrower, samples look alike, wider,
+        # they lose eyes and ears.
+        self.mixture = mixture or Mixture.one(tokens.share.sqrt())
         self.transformer = TokenTransformer(shape, [token.shape[1] for token in to_token])
 
     def forward(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """Noised coordinates (B, D) and their steps (B,) -> the clean coordinates (B, D) to expect."""
-        guess, error = posterior(noised, self.signal[step][:, None], self.variance)
-        return guess + error * self.correction(noised, step)
+        signal = self.signal[step][:, None]
+        _, error = posterior(noised, signal, self.mixture.within)
+        return self.mixture(noised, signal) + error * self.correction(noised, step)
 
     def correction(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """What the transformer adds to the linear guess (B, D), before it is scaled to that guess's error."""
+        """What the transformer adds to the mixture's guess (B, D), before it is scaled to that guess's error."""
         parts = range(len(self.transformer.embed))
         tokens = self.transformer([noised @ getattr(self, f"to_token_{index}") for index in parts], step)
         moved = [token @ getattr(self, f"to_axes_{index}") for index, token in zip(parts, tokens)]
@@ -110,11 +113,12 @@ class PlainDenoiser(nn.Module):
         return torch.cat(self.transformer(noised.split(self.sizes, dim=1), step), dim=1)
 
 
-def denoiser_of(shape: Shape, schedule: Schedule, coordinates: Coordinates) -> Denoiser | PlainDenoiser:
-    """The denoiser that belongs to the coordinates, untrained."""
+def denoiser_of(shape: Shape, schedule: Schedule, coordinates: Coordinates,
+                mixture: Mixture | None = None) -> Denoiser | PlainDenoiser:
+    """The denoiser that belongs to the coordinates, untrained; plain ones have no mixture."""
     if isinstance(coordinates, Plain):
         return PlainDenoiser(shape, coordinates)
-    return Denoiser(shape, schedule, coordinates)
+    return Denoiser(shape, schedule, coordinates, mixture)
 
 
 def sinusoids(step: torch.Tensor, width: int) -> torch.Tensor:

@@ -29,7 +29,7 @@ def test_it_starts_as_the_best_denoiser_of_a_gaussian():
     """Of clean coordinates drawn by the thousand, no line through the noised ones comes closer."""
     fresh = Denoiser(SMALL, SCHEDULE, tokens())
     random = torch.Generator().manual_seed(0)
-    clean = torch.randn(20_000, 11, generator=random) * fresh.variance.sqrt()
+    clean = torch.randn(20_000, 11, generator=random) * fresh.mixture.within.sqrt()
     for t in (0, 100, 300, 499):
         step = torch.full((len(clean),), t)
         noised = SCHEDULE.noised(clean, torch.randn(clean.shape, generator=random), step)

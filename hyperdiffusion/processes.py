@@ -1,5 +1,6 @@
 """Processes of one training: what torchrun set out in, this process' place among the others out."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,6 +86,8 @@ def joined(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     group.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Processes(group.get_rank(), count), device
+        # What still holds connections in a circle of references would let them go too late, and end in an abort.
+        gc.collect()
         # One that leaves early takes the others' connections with it.
         group.barrier()
     finally:

@@ -13,9 +13,8 @@ from overfit.field import Field
 from overfit.files import save_tensors
 
 from .diffusion import Schedule
-from .mixture import Mixture
 from .tokens import Coordinates, Plain, Tokens
-from .transformer import Denoiser, PlainDenoiser, Shape, denoiser_of
+from .transformer import Denoiser, PlainDenoiser, Shape, restored
 
 KIND, VERSION = "hyperdiffusion checkpoint", 3
 
@@ -56,10 +55,9 @@ class Checkpoint:
             kind = Tokens if "tokens.axes" in tensors else Plain
             tokens = kind(tuple(about["sizes"]), *(tensors[f"tokens.{name}"].to(device) for name in kind.TENSORS))
             schedule = Schedule(**about["schedule"])
-            mixture = kind is Tokens and Mixture(*(tensors[f"denoiser.mixture.{name}"] for name in Mixture.TENSORS))
-            denoiser = denoiser_of(Shape(**about["shape"]), schedule, tokens, mixture or None)
-            denoiser.load_state_dict({name.removeprefix("denoiser."): tensor for name, tensor in tensors.items()
-                                      if name.startswith("denoiser.")})
+            denoiser = restored(Shape(**about["shape"]), schedule, tokens,
+                                {name.removeprefix("denoiser."): tensor for name, tensor in tensors.items()
+                                 if name.startswith("denoiser.")})
             return cls(Field.of(about["field"]), Cube.of(about["cube"]), tokens, schedule,
                        denoiser.eval().to(device), about["training"])
         except (KeyError, TypeError, RuntimeError) as error:

@@ -26,8 +26,8 @@ from .mixture import Mixture
 from .processes import Processes
 from .samplers import Denoise
 from .subspace import Subspace
-from .tokens import Coordinates, Plain, Tokens
-from .transformer import Denoiser, PlainDenoiser, Shape, denoiser_of
+from .tokens import Coordinates, Plain
+from .transformer import Denoiser, PlainDenoiser, Shape, denoiser_of, restored
 
 # Model and moments as one process would hold them, whatever the processes share out.
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -116,8 +116,12 @@ class Learner:
             self.denoiser = denoiser_of(training.shape, training.schedule, coordinates).to(device)
         # Error of the plain guess on the held-out heads, of which other errors are given as shares.
         self.plain = self._error(self._plain_guess) if len(judges) else float("nan")
-        if len(judges) and isinstance(coordinates, Tokens):
-            self.denoiser.mixture = self._mixture()
+        # How good the model in `kept` is, and when it was made. An untrained one is a mixture, to be left only for what
+        # is better than a Gaussian too; in plain coordinates it is nothing.
+        self.best, self.best_at = float("inf"), 0
+        if len(judges) and not isinstance(coordinates, Plain):
+            self.denoiser.mixture, least = self._mixture()
+            self.best = min(1.0, least / self.plain)
         if shard:
             processes.shard(self.denoiser)
         whole = processes.count == 1 or shard
@@ -128,8 +132,6 @@ class Learner:
         self.optimiser = torch.optim.AdamW(self.denoiser.parameters(), training.rate, betas=(0.9, 0.99),
                                            weight_decay=training.decay, fused=True)
         self.steps = training.epochs * self.epoch or training.steps
-        # How good the model in `kept` is, and when it was made.
-        self.best, self.best_at = self._error(self.kept) / self.plain if len(judges) else float("nan"), 0
         self.done = 0
 
     @property
@@ -192,16 +194,17 @@ class Learner:
         _, unknown = posterior(noise, self.denoiser.signal[step][:, None], share)
         return (off / unknown * self.denoiser.width).square().mul(share).mean(1)
 
-    def _mixture(self) -> Mixture:
-        """The groups that guess the held-out heads best."""
+    def _mixture(self) -> tuple[Mixture, float]:
+        """The groups that guess the held-out heads best, and their loss."""
         learned = self.data[torch.arange(len(self.data))]
 
         def loss(mixture: Mixture) -> float:
             mixture = mixture.to(self.device)
             return self._error(lambda noised, step: mixture(noised, self.denoiser.signal[step][:, None]))
 
-        return Mixture.best(learned, self.coordinates.deviation.cpu(), self.denoiser.mixture.within.cpu(),
-                            self.training.groups, loss).to(self.device)
+        mixture, least = Mixture.best(learned, self.coordinates.deviation.cpu(), self.denoiser.mixture.within.cpu(),
+                                      self.training.groups, loss)
+        return mixture.to(self.device), least
 
     def _plain_guess(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """What a model must beat: the best linear guess of a new head, or in plain coordinates the mean head."""
@@ -224,8 +227,9 @@ class Learner:
     def _error(self, denoise: Denoise) -> float:
         """Loss of a denoiser on the held-out heads, by the same noises every time."""
         random = torch.Generator().manual_seed(0)
-        drawn = [self._drawn(self.judges, random, len(self.judges), slice(None)) for _ in range(JUDGE_DRAWS)]
-        return float(torch.stack([self._loss(denoise, *draw).mean() for draw in drawn]).mean())
+        # One draw after another: of raw weights, all at once would be a gigabyte.
+        return sum(float(self._loss(denoise, *self._drawn(self.judges, random, len(self.judges), slice(None))).mean())
+                   for _ in range(JUDGE_DRAWS)) / JUDGE_DRAWS
 
     def _rate(self) -> float:
         training = self.training
@@ -239,10 +243,8 @@ class Learner:
         state = get_model_state_dict(self.kept, options=WHOLE)
         if not self.processes.first:
             return None
-        mixture = None if isinstance(self.coordinates, Plain) else self.denoiser.mixture
-        made = denoiser_of(self.training.shape, self.training.schedule, self.coordinates, mixture).to(self.device)
-        made.load_state_dict(state)
-        return made.requires_grad_(False).eval()
+        made = restored(self.training.shape, self.training.schedule, self.coordinates, state)
+        return made.to(self.device).requires_grad_(False).eval()
 
     def save(self, path: Path, about: dict) -> None:
         """Write the state; all processes must take part."""

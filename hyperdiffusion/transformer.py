@@ -83,7 +83,7 @@ class Denoiser(nn.Module):
         self.register_buffer("signal", schedule.signal.float(), persistent=False)
         # Half way, by ratio, between the store's variance and that of new heads: narrower, samples look alike, wider,
         # they lose eyes and ears.
-        self.mixture = mixture or Mixture.one(tokens.share.sqrt())
+        self.mixture = Mixture.one(tokens.share.sqrt()) if mixture is None else mixture
         self.transformer = TokenTransformer(shape, [token.shape[1] for token in to_token])
 
     def forward(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
@@ -119,6 +119,16 @@ def denoiser_of(shape: Shape, schedule: Schedule, coordinates: Coordinates,
     if isinstance(coordinates, Plain):
         return PlainDenoiser(shape, coordinates)
     return Denoiser(shape, schedule, coordinates, mixture)
+
+
+def restored(shape: Shape, schedule: Schedule, coordinates: Coordinates, state: dict[str, torch.Tensor],
+             ) -> Denoiser | PlainDenoiser:
+    """The denoiser whose `state_dict` this was. Raises KeyError or RuntimeError where it belongs to another."""
+    plain = isinstance(coordinates, Plain)
+    mixture = None if plain else Mixture(*(state[f"mixture.{name}"] for name in Mixture.TENSORS))
+    made = denoiser_of(shape, schedule, coordinates, mixture)
+    made.load_state_dict(state)
+    return made
 
 
 def sinusoids(step: torch.Tensor, width: int) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """Mixtures of Gaussians: what they guess is known, and groups are found where there are some."""
 
+import itertools
+
 import numpy as np
 import torch
 from scipy.integrate import quad
@@ -31,7 +33,7 @@ def found(heads: torch.Tensor, most: int = 8) -> Mixture:
     def loss(mixture: Mixture) -> float:
         return float((mixture(noised, signal) - judges).square().mean())
 
-    return Mixture.best(white[~held_out], width, torch.ones(heads.shape[1]), most, loss)
+    return Mixture.best(white[~held_out], width, torch.ones(heads.shape[1]), most, loss)[0]
 
 
 def test_the_guess_is_the_mean_of_the_posterior():
@@ -39,16 +41,18 @@ def test_the_guess_is_the_mean_of_the_posterior():
     groups = [(0.3, -2.0, 0.5), (0.7, 1.5, 1.2)]
     mixture = Mixture(torch.tensor([0.3, 0.7]), torch.tensor([[-2.0], [1.5]]), torch.tensor([[0.25], [1.44]]),
                       torch.ones(2, 1, 1))
-    for signal in (0.05, 0.5, 0.95):
-        for x in (-3.0, 0.1, 2.0):
-            def density(clean: float) -> float:
-                before = sum(share * norm.pdf(clean, middle, deviation) for share, middle, deviation in groups)
-                return before * norm.pdf(x, signal**0.5 * clean, (1 - signal) ** 0.5)
 
-            whole = quad(density, -12, 12, limit=200)[0]
-            expected = quad(lambda clean: clean * density(clean), -12, 12, limit=200)[0] / whole
-            guess = mixture(torch.tensor([[x]]), torch.tensor([[signal]]))
-            np.testing.assert_allclose(guess.item(), expected, atol=1e-4)
+    def density(clean: float, x: float, signal: float) -> float:
+        before = sum(share * norm.pdf(clean, middle, deviation) for share, middle, deviation in groups)
+        return before * norm.pdf(x, signal**0.5 * clean, (1 - signal) ** 0.5)
+
+    def moment(clean: float, x: float, signal: float) -> float:
+        return clean * density(clean, x, signal)
+
+    for given in itertools.product((-3.0, 0.1, 2.0), (0.05, 0.5, 0.95)):
+        expected = quad(moment, -12, 12, given, limit=200)[0] / quad(density, -12, 12, given, limit=200)[0]
+        guess = mixture(*torch.tensor(given)[:, None, None])
+        np.testing.assert_allclose(guess.item(), expected, atol=1e-4)
 
 
 def test_one_group_guesses_as_a_gaussian_does():

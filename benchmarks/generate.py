@@ -2,15 +2,19 @@
 
     python benchmarks/generate.py STORE SCANS HELD_OUT OUT --minutes 5 [--methods ours gaussian ...] [--count 256]
 
-STORE holds fits of SCANS at the default settings; HELD_OUT are other heads. Models are kept in OUT, where a
-second call finds them. Prints the table and writes it with a picture of each method's first heads.
+STORE holds fits of SCANS at the default settings; HELD_OUT are other heads. Models, what rivals drew and the rows of
+the table are kept in OUT, where a second call finds them: delete a file there to make it anew. Prints the table and
+writes it with a picture of each method's first heads.
 """
 
 import argparse
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import rival_codes
@@ -18,16 +22,16 @@ import rival_points
 import rival_voxels
 import torch
 import trimesh
-from safetensors.torch import load_file, save_file
 
 from hyperdiffusion import Checkpoint, Sampling, Shape, Training, sample, train
-from hyperdiffusion.evaluate import Effort, Real, evaluate, evaluate_clouds
+from hyperdiffusion.evaluate import Effort, Evaluated, Real, evaluate, evaluate_clouds
 from hyperdiffusion.learner import split
 from hyperdiffusion.render import sheet
 from hyperdiffusion.report import table
 from hyperdiffusion.sample import write_meshes
 from hyperdiffusion.tokens import Tokens
 from overfit import Field, Machine, Store
+from overfit.files import replacing
 from overfit.scans import Scan, find, read
 from overfit.store import Fits
 
@@ -37,6 +41,7 @@ GRID, SHOWN = 128, 8
 # Half the size of a point of a cloud in a picture.
 BEAD_MM = 2.0
 MACHINE = Machine()
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -130,20 +135,21 @@ def vertices(task: Task) -> list:
     return [trimesh.Trimesh((mean + row @ rows).reshape(-1, 3), meshes[0].faces, process=False) for row in drawn]
 
 
-def kept(task: Task, name: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """What a rival drew, so that a second call need not train it again."""
-    path = task.out / f"{name}.safetensors"
+def kept(task: Task, name: str, make: Callable[[], Made]) -> Made:
+    """What was made, so that a second call need not make it again."""
+    path = task.out / f"{name}.pickle"
     if not path.exists():
-        save_file(make(), path)
-    return load_file(path)
+        made = make()
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(pickle.dumps(made))
+    return pickle.loads(path.read_bytes())
 
 
 def voxels(side: int) -> Callable[[Task], list]:
     """Diffusion of voxels, so many along a side."""
 
     def made(task: Task) -> list:
-        grids = kept(task, f"voxels_{side}",
-                     lambda: {"grids": rival_voxels.voxels(task.fits, side, task.seconds, task.count)})["grids"]
+        grids = kept(task, f"voxels_{side}", lambda: rival_voxels.voxels(task.fits, side, task.seconds, task.count))
         return [rival_voxels.meshed(grid, task.fits.cube) for grid in grids]
 
     return made
@@ -152,10 +158,10 @@ def voxels(side: int) -> Callable[[Task], list]:
 def points(task: Task) -> np.ndarray:
     """Diffusion of point clouds, evaluated as they are: surfaces through so few points are 10 to 20 mm off."""
 
-    def draw() -> dict[str, torch.Tensor]:
-        return {"clouds": rival_points.points([read(scan) for scan in task.scans], task.seconds, task.count)}
+    def draw() -> torch.Tensor:
+        return rival_points.points([read(scan) for scan in task.scans], task.seconds, task.count)
 
-    return kept(task, "points", draw)["clouds"].double().numpy()
+    return kept(task, "points", draw).double().numpy()
 
 
 def beaded(cloud: np.ndarray) -> trimesh.Trimesh:
@@ -205,6 +211,24 @@ METHODS: dict[str, Callable[[Task], list | np.ndarray]] = {
     "noise": noise, "copies": copies, "learned": learned}
 
 
+def real_heads(task: Task, held_out: Path, effort: Effort) -> tuple[Real, Evaluated]:
+    """The real heads, and their own column of the table."""
+    real = Real.of([read(scan) for scan in find(held_out)][:task.count], [read(scan) for scan in task.scans], effort,
+                   MACHINE.cores)
+    return real, real.row(MACHINE.cores)
+
+
+def judged(task: Task, name: str, real: Real, effort: Effort) -> tuple[Evaluated, list[trimesh.Trimesh]]:
+    """A method's column of the table, and the heads of it that are shown."""
+    start = time.monotonic()
+    made = METHODS[name](task)
+    print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+    if isinstance(made, np.ndarray):
+        return evaluate_clouds(name, made, real, effort, MACHINE.cores), [beaded(cloud) for cloud in made[:SHOWN]]
+    found = evaluate(name, made, real, effort, MACHINE.cores, is_learned=name == "learned")
+    return found, [mesh for mesh in made if mesh is not None][:SHOWN]
+
+
 def main() -> None:
     """Run the methods that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -217,24 +241,15 @@ def main() -> None:
     words = parser.parse_args()
     MACHINE.use()
     words.out.mkdir(parents=True, exist_ok=True)
-    scans = find(words.scans)
-    task = Task(words.store, Store(words.store).read(), scans, words.out, 60 * words.minutes, words.count)
-    held_out = [read(scan) for scan in find(words.held_out)][:words.count]
+    task = Task(words.store, Store(words.store).read(), find(words.scans), words.out, 60 * words.minutes, words.count)
     effort = Effort(emd_heads=words.emd_heads, standardised=False)
-    real = Real.of(held_out, [read(scan) for scan in scans], effort, MACHINE.cores)
-    sets, rows = {"held out": real.row(MACHINE.cores)}, [("held out", held_out[:SHOWN])]
+    real, row = kept(task, "real", partial(real_heads, task, words.held_out, effort))
+    sets, shown = {"held out": row}, [("held out", real.meshes[:SHOWN])]
     for name in words.methods:
-        start = time.monotonic()
-        made = METHODS[name](task)
-        print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
-        if isinstance(made, np.ndarray):
-            sets[name] = evaluate_clouds(name, made, real, effort, MACHINE.cores)
-            rows.append((name, [beaded(cloud) for cloud in made[:SHOWN]]))
-        else:
-            sets[name] = evaluate(name, made, real, effort, MACHINE.cores, is_learned=name == "learned")
-            rows.append((name, [mesh for mesh in made if mesh is not None][:SHOWN]))
+        sets[name], heads = kept(task, f"{name}.row", partial(judged, task, name, real, effort))
+        shown.append((name, heads))
         (words.out / "table.md").write_text(table(sets))
-    sheet([row for row in rows if row[1]], words.out / "methods.png")
+    sheet([row for row in shown if row[1]], words.out / "methods.png")
     print(table(sets))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import os
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,25 @@ def test_the_paper_preset_is_the_published_one():
     # 12 layers of twelve width x width matrices, and every weight in and out of the width.
     expected = 12 * 12 * 2880**2 + 2 * 36737 * 2880
     assert sum(parameter.numel() for parameter in whole.parameters()) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.skipif(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 16 * 2**30,
+                    reason="the published model takes 11 GiB of memory for a step")
+def test_the_whole_published_model_takes_a_step():
+    """In half precision, in which weights, gradients and moments of 1.4 billion parameters fit into a desktop."""
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        plain = Plain.raw(Field().sizes)
+        heads = 0.05 * torch.randn(4, Field().size, generator=torch.Generator().manual_seed(0))
+        run = Learner(plain, heads, heads[:0], dataclasses.replace(PRESETS["paper"], batch=2), torch.device("cpu"))
+        before = run.denoiser.transformer.project[0].bias.detach().clone()
+        # It starts at zero, so that the loss is the heads' own size.
+        assert float(run.step()) == pytest.approx(0.05**2, rel=0.1)
+        # Adam's first step is as long as the rate, in whatever direction.
+        moved = (run.denoiser.transformer.project[0].bias.detach() - before).abs()
+        assert float(moved.mean()) == pytest.approx(2e-4, rel=0.1)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_the_published_way_trains_and_its_rate_falls_in_stairs(tmp_path):

@@ -65,9 +65,8 @@ def decoded(task: Task, name: str, weights: torch.Tensor, field: Field | None = 
             ) -> list[trimesh.Trimesh | None]:
     """Meshes of weights, islands kept, and None for those that hold no surface."""
     named = [(f"{index:04d}", row) for index, row in enumerate(weights)]
-    made, failed = write_meshes(named, field or task.fits.field, task.fits.cube, task.out / name, GRID,
-                                keep_islands=True, cores=MACHINE.cores, heal=heal)
-    return [*made, *[None] * len(failed)]
+    return write_meshes(named, field or task.fits.field, task.fits.cube, task.out / name, GRID, keep_islands=True,
+                        cores=MACHINE.cores, heal=heal)[0]
 
 
 def trained(task: Task, name: str, training: Training) -> Checkpoint:

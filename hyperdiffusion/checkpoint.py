@@ -17,6 +17,8 @@ from .tokens import Coordinates, Plain, Tokens
 from .transformer import Denoiser, PlainDenoiser, Shape, restored
 
 KIND, VERSION = "hyperdiffusion checkpoint", 3
+# Settings that may change between a training and the one that goes on with it.
+FREE = ("save_every", "show_every")
 
 
 @dataclass(frozen=True)
@@ -84,3 +86,13 @@ def read_tensors(path: Path, kind: str, remedy: str) -> tuple[dict[str, torch.Te
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{path}: not a whole safetensors file ({error}); {remedy}, or copy it again") from error
+
+
+def same_run(path: Path, theirs: dict, ours: dict) -> None:
+    """Raises BadInput where a file of a training, by its description, belongs to other heads or other settings."""
+    if theirs.get("heads") != ours["heads"]:
+        raise BadInput(f"{path}: was trained on other heads; give another checkpoint name, or delete it to train anew")
+    for name, value in ours["settings"].items():
+        if name not in FREE and theirs["settings"].get(name) != value:
+            raise BadInput(f"{path}: was trained with {name} {theirs['settings'].get(name)}, not {value}; "
+                           "use its settings, or give another checkpoint name")

@@ -336,9 +336,8 @@ def evaluate(generated: Folder, out: Folder, reference: Path, train: Path | None
         named = ((f"sample_{seed:03d}_{index:05d}", row) for index, row in enumerate(draw(model, count, seed)))
         generated = out / "heads"
         # Islands are kept, and count.
-        whole, failures = write_meshes(named, model.field, model.cube, generated, resolution, keep_islands=True,
-                                       cores=machine.cores, heal=healing)
-        made = [*whole, *[None] * len(failures)]
+        made, _ = write_meshes(named, model.field, model.cube, generated, resolution, keep_islands=True,
+                               cores=machine.cores, heal=healing)
     else:
         made = _heads(generated, failing=True)[:count]
         if len(made) < FEWEST:
@@ -380,9 +379,10 @@ def _write(named, model, out: Path, resolution: int, format: Format, keep_island
                                     machine.cores, heal)
     for name, reason in failures.items():
         print(f"{name}: {reason}", file=sys.stderr)
-    if not meshes:
+    whole = [mesh for mesh in meshes if mesh is not None]
+    if not whole:
         raise BadInput(f"{out}: not one head could be decoded; see the reasons above")
-    return meshes
+    return whole
 
 
 COMMANDS = (heads, prepare, overfit, decode, train, sample, interpolate, mix, evaluate, demo)

@@ -42,14 +42,14 @@ def _run(out: Path, machine: Machine) -> str:
     model = train(out / "store", out / "checkpoint.safetensors", machine=machine)
     weights = sample(model, MADE)
     names = [f"head_{index:05d}" for index in range(MADE)]
-    made, failed = write_meshes(zip(names, weights), model.field, model.cube, out / "heads", FINE, cores=machine.cores,
-                                heal=True)
-    made += [None] * len(failed)
+    made, _ = write_meshes(zip(names, weights), model.field, model.cube, out / "heads", FINE, cores=machine.cores,
+                           heal=True)
     # As many fitted heads as held-out ones: sets of different sizes are told apart by their sizes too.
     rows = Store(out / "store").read().weights[:HELD_OUT].to(device)
     fitted = [decode(model.field, row, model.cube, COARSE) for row in tqdm(rows, desc="measuring", unit="head")]
     shown = [decode(model.field, row, model.cube, FINE) for row in rows[:SHOWN]]
-    sheet([("fitted heads", shown), ("generated heads", made[:SHOWN - len(failed)])], out / "heads.png")
+    whole = [mesh for mesh in made if mesh is not None]
+    sheet([("fitted heads", shown), ("generated heads", whole[:SHOWN])], out / "heads.png")
     errors = [record.error_mm for record in outcome.records]
     fits = f"Surface error of {len(errors)} fitted heads: mean {np.mean(errors):.3f} mm, worst {max(errors):.3f} mm."
     # The exact earth mover's distance would take longer than all the rest.

@@ -89,8 +89,8 @@ def sample(checkpoint: Checkpoint, count: int, seed: int = 0, sampling: Sampling
 
 def write_meshes(named: Iterable[tuple[str, torch.Tensor]], field: Field, cube: Cube, out: Path, resolution: int,
                  suffix: Format = "ply", keep_islands: bool = False, cores: int = 1, heal: bool = False,
-                 ) -> tuple[list[trimesh.Trimesh], dict[str, str]]:
-    """Decode named weights (P,) each to a file of its name below `out`; the meshes, and the failures by name.
+                 ) -> tuple[list[trimesh.Trimesh | None], dict[str, str]]:
+    """Decode named weights (P,) each to a file of its name below `out`; the meshes, and why others are None, by name.
 
     With `heal`, those of several bodies are brought to one first, instead of leaving all but the largest out.
     On CPU every one of `cores` decodes heads of its own, which is nearly so many times faster.
@@ -106,7 +106,7 @@ def write_meshes(named: Iterable[tuple[str, torch.Tensor]], field: Field, cube: 
             made[index] = mesh
             bar.update()
     failures = {name: made[index] for index, (name, _) in enumerate(named) if isinstance(made[index], str)}
-    return [made[index] for index in range(len(tasks)) if not isinstance(made[index], str)], failures
+    return [None if isinstance(made[index], str) else made[index] for index in range(len(tasks))], failures
 
 
 def _decode_to(weights: torch.Tensor, field: Field, cube: Cube, path: Path, resolution: int, suffix: Format,

@@ -16,21 +16,17 @@ from overfit.files import replacing
 from overfit.store import Rows, Store
 from overfit.workers import Machine
 
-from .checkpoint import Checkpoint, read_tensors, write_tensors
-from .learner import STATE, Heads, Learner, Training, split
+from .checkpoint import Checkpoint, same_run
+from .learner import STATE, Learner, Training
+from .places import coordinates_of
 from .processes import Processes, joined
 from .render import sheet
 from .sample import Sampling, sample
-from .subspace import CHUNK, learn, place
-from .tokens import Coordinates, Plain, Tokens
 
-PLACES = "hyperdiffusion places"
 # Steps between two looks at the held-out heads.
 JUDGE_EVERY = 50
 # Samples in a picture, the steps of ddim that make them, and the grid that shows them.
 SHOWN, SHOW_STEPS, SHOW_GRID = 4, 20, 96
-# Settings that may change between a run and the one that goes on with it.
-FREE = ("save_every", "show_every")
 
 Wandb = Literal["disabled", "offline", "online"]
 Log = Callable[[dict, int], None]
@@ -64,13 +60,13 @@ def _train(rows: Rows, checkpoint: Path, training: Training, about: dict, device
     state, places = (checkpoint.with_name(checkpoint.name + suffix) for suffix in (".state", ".places"))
     # The first process makes the coordinates, the others read them.
     if processes.first:
-        coordinates, data, judges = _coordinates(rows, places, training, about, device, cores)
+        coordinates, data, judges = coordinates_of(rows, places, training, about, device, cores)
     processes.wait()
     if not processes.first:
-        coordinates, data, judges = _coordinates(rows, places, training, about, device, cores)
+        coordinates, data, judges = coordinates_of(rows, places, training, about, device, cores)
     learner = Learner(coordinates.to(device), data, judges, training, device, processes, shard)
     if state.exists():
-        learner.restore(state, lambda path, theirs: _same(path, theirs, about))
+        learner.restore(state, lambda path, theirs: same_run(path, theirs, about))
     processes.wait()
     saved = time.monotonic()
     with tqdm(total=learner.steps, initial=learner.done, desc="training", unit="step",
@@ -115,76 +111,6 @@ def verdict(training: dict) -> str:
             f"{judged:.3f} of a Gaussian's.")
 
 
-def _coordinates(rows: Rows, path: Path, training: Training, about: dict, device: torch.device, cores: int,
-                 ) -> tuple[Coordinates, Heads, torch.Tensor]:
-    """What the heads are diffused in, those learned from, and those that judge (heads, D), in that.
-
-    Plain coordinates are read from the store as they are needed. Others are few numbers a head, made once and kept in a
-    file for a run that goes on.
-    """
-    judging, learned = split(len(rows), training)
-    if training.coordinates in ("raw", "scaled"):
-        some = rows[learned[:training.subspace.axes_from]]
-        sizes = rows.field.sizes
-        plain = Plain.raw(sizes) if training.coordinates == "raw" else Plain.scaled(some, sizes)
-        return plain, _Encoded(rows, learned, plain), plain.encode(rows[judging])
-    if not path.exists():
-        tokens, places = _placed(rows, [*learned, *judging], training, device, cores, len(learned))
-        write_tensors(path, {"places": places} | {name: getattr(tokens, name) for name in Tokens.TENSORS},
-                      {**about, "kind": PLACES})
-    tensors, theirs = read_tensors(path, PLACES, "delete it to start again")
-    _same(path, theirs, about)
-    tokens = Tokens(rows.field.sizes, *(tensors[name] for name in Tokens.TENSORS))
-    return tokens, tensors["places"][:len(learned)], tensors["places"][len(learned):]
-
-
-def _placed(rows: Rows, order: list[int], training: Training, device: torch.device, cores: int, learned: int,
-            ) -> tuple[Tokens, torch.Tensor]:
-    """The axes of a store, and the coordinates (n, D) of its heads in an order: the `learned` ones first.
-
-    Principal axes come from learned heads alone. The subspace comes from heads all over the order, those that judge the
-    training among them: heads that are placed afterwards lie nearer to the mean, where no model of the others is right.
-    """
-    settings, field, cube = training.subspace, rows.field, rows.cube
-    if training.coordinates == "weights":
-        tokens = Tokens.of(rows[order[:min(learned, settings.axes_from)]], field.sizes)
-        found = [tokens.encode(rows[order[start:start + CHUNK]]) for start in range(0, len(order), CHUNK)]
-        return tokens, torch.cat(found)
-    some = torch.linspace(0, len(order) - 1, min(len(order), settings.axes_from)).long().tolist()
-    weights = rows[[order[index] for index in some]]
-    with tqdm(total=settings.axes_steps, desc="learning the subspace", unit="step") as bar:
-
-        def progress(loss: torch.Tensor) -> None:
-            bar.update()
-            if bar.n % JUDGE_EVERY == 0:
-                bar.set_postfix_str(f"loss {loss:.3f}")
-
-        tokens, found = learn(field, cube, weights.to(device), settings, training.seed, cores, progress)
-    places = torch.empty(len(order), tokens.size)
-    places[some] = found.cpu()
-    others = sorted(set(range(len(order))) - set(some))
-    with tqdm(total=len(others), desc="placing the other heads", unit="head", disable=not others) as bar:
-        for start in range(0, len(others), CHUNK):
-            chunk = others[start:start + CHUNK]
-            weights = rows[[order[index] for index in chunk]].to(device)
-            places[chunk] = place(field, cube, weights, tokens.to(device), settings, cores).cpu()
-            bar.update(len(chunk))
-    return tokens, places
-
-
-class _Encoded:
-    """Some heads of a store, read and encoded when they are asked for."""
-
-    def __init__(self, rows: Rows, indices: list[int], coordinates: Plain):
-        self.rows, self.indices, self.coordinates = rows, torch.tensor(indices), coordinates
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, chosen: torch.Tensor) -> torch.Tensor:
-        return self.coordinates.encode(self.rows[self.indices[chosen]])
-
-
 def _show(model: Checkpoint, step: int, path: Path) -> bool:
     """Write a picture of four samples, always from the same noise; False where none of them holds a surface yet."""
     weights = sample(model, SHOWN, sampling=Sampling("ddim", min(SHOW_STEPS, model.schedule.timesteps)))
@@ -200,18 +126,8 @@ def _show(model: Checkpoint, step: int, path: Path) -> bool:
 
 def _finished(path: Path, about: dict) -> Checkpoint:
     made = Checkpoint.load(path)
-    _same(path, made.training, about)
+    same_run(path, made.training, about)
     return made
-
-
-def _same(path: Path, theirs: dict, ours: dict) -> None:
-    """Raises BadInput where a file beside or instead of the checkpoint belongs to other heads or other settings."""
-    if theirs.get("heads") != ours["heads"]:
-        raise BadInput(f"{path}: was trained on other heads; give another checkpoint name, or delete it to train anew")
-    for name, value in ours["settings"].items():
-        if name not in FREE and theirs["settings"].get(name) != value:
-            raise BadInput(f"{path}: was trained with {name} {theirs['settings'].get(name)}, not {value}; "
-                           "use its settings, or give another checkpoint name")
 
 
 def _logger(mode: Wandb, settings: dict) -> Log:

@@ -13,7 +13,7 @@ ORDER = {
                 "run"],
     "hyperdiffusion": ["heads", "tokens", "diffusion", "mixture", "transformer", "samplers", "checkpoint", "subspace",
                        "healed", "sample", "processes", "learner", "presets",
-                       "steer", "metrics", "render", "train", "validity", "features", "evaluate", "report",
+                       "steer", "metrics", "render", "places", "train", "validity", "features", "evaluate", "report",
                        "prepared_sheet", "demo", "cli", "__main__"],
 }
 

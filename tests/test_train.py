@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import ONE_THREAD
 
-from hyperdiffusion import Checkpoint, Sampling, Shape, Subspace, Training, sample, train
-from hyperdiffusion.checkpoint import VERSION
+from hyperdiffusion import Checkpoint, Sampling, Shape, Subspace, Training, places, sample, train
+from hyperdiffusion.checkpoint import VERSION, read_tensors, write_tensors
 from hyperdiffusion.learner import STAIR, STAIR_EPOCHS, Learner
 from hyperdiffusion.presets import PRESETS
 from hyperdiffusion.tokens import Plain
@@ -262,7 +262,7 @@ def test_a_subspace_is_learned_once_and_taken_up_by_a_run_that_was_killed(store,
         train(store, tmp_path / "two", quick, ONE_THREAD)
     assert (tmp_path / "two.places").exists()
     monkeypatch.undo()
-    monkeypatch.setattr(module, "learn", lambda *_: _raise(AssertionError))
+    monkeypatch.setattr(places, "learn", lambda *_: _raise(AssertionError))
     resumed = train(store, tmp_path / "two", quick, ONE_THREAD)
     assert torch.equal(parameters(resumed), parameters(undisturbed))
     assert not (tmp_path / "two.places").exists()
@@ -274,6 +274,32 @@ def test_heads_beyond_those_that_the_axes_come_from_are_placed(store, tmp_path):
                               subspace=Subspace(axes=2, axes_steps=10, place_steps=5, axes_from=4))
     model = train(store, tmp_path / "model", few, ONE_THREAD)
     assert model.tokens.size == 2 and torch.isfinite(sample(model, 2)).all()
+
+
+@pytest.mark.parametrize("coordinates", ["function", "weights"])
+def test_a_run_killed_while_it_places_heads_goes_on_with_the_others(store, tmp_path, monkeypatch, coordinates):
+    few = dataclasses.replace(TINY, coordinates=coordinates, held_out=0.0,
+                              subspace=Subspace(axes=2, axes_steps=10, place_steps=5, axes_from=4))
+    monkeypatch.setattr(places, "CHUNK", 1)
+    undisturbed = train(store, tmp_path / "one", few, ONE_THREAD)
+    saved = []
+    monkeypatch.setattr(places, "write_tensors", lambda *words: _count(saved, write_tensors, *words))
+    with pytest.raises(KeyboardInterrupt):
+        train(store, tmp_path / "two", few, ONE_THREAD)
+    monkeypatch.setattr(places, "write_tensors", write_tensors)
+    left = read_tensors(tmp_path / "two.places", places.KIND, "")[0]["places"].isnan().any(1).sum()
+    assert 0 < left < len(Store(store).rows())
+    monkeypatch.setattr(places, "_axes", lambda *_: _raise(AssertionError))
+    resumed = train(store, tmp_path / "two", few, ONE_THREAD)
+    assert torch.equal(parameters(resumed), parameters(undisturbed))
+
+
+def _count(calls: list, function, *words) -> None:
+    """The function, until it was called twice: then a kill."""
+    function(*words)
+    calls.append(words)
+    if len(calls) == 2:
+        raise KeyboardInterrupt
 
 
 def _record(name: str) -> Record:

@@ -12,6 +12,7 @@ layer, each in the principal axes of its own (an isometry too), and the time ste
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import torch
 
@@ -21,8 +22,18 @@ NARROWEST = 1e-5
 FOLDS, NEIGHBOURS = 16, 1
 
 
+class _Tensors:
+    """Coordinates made of tensors."""
+
+    TENSORS: tuple[str, ...]
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in self.TENSORS})
+
+
 @dataclass(frozen=True)
-class Tokens:
+class Tokens(_Tensors):
     """The coordinates that a store's weights are diffused in, and how they fall into tokens."""
 
     TENSORS = ("mean", "axes", "deviation", "share")
@@ -65,10 +76,6 @@ class Tokens:
         return cls(tuple(sizes), (mean.double() + middle @ directions.double()).float(), axes.float().contiguous(),
                    deviation.float(), torch.ones(len(deviation)))
 
-    def to(self, device: torch.device) -> "Tokens":
-        """The same on a device."""
-        return replace(self, **{name: getattr(self, name).to(device) for name in self.TENSORS})
-
     def encode(self, weights: torch.Tensor) -> torch.Tensor:
         """Weights (B, P) -> coordinates (B, D) of zero mean and unit variance."""
         return (weights - self.mean) @ self.axes.T / self.deviation
@@ -104,7 +111,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Plain:
+class Plain(_Tensors):
     """Weights as they are, less a mean and over a scale: the published coordinates, of mean 0 and scale 1."""
 
     TENSORS = ("mean", "scale")
@@ -138,10 +145,6 @@ class Plain:
     def size(self) -> int:
         """D, the number of coordinates."""
         return len(self.mean)
-
-    def to(self, device: torch.device) -> "Plain":
-        """The same on a device."""
-        return replace(self, mean=self.mean.to(device), scale=self.scale.to(device))
 
 
 Coordinates = Tokens | Plain

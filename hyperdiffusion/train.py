@@ -105,10 +105,10 @@ def verdict(training: dict) -> str:
         return f"Trained for {done} steps; no heads were held out to judge the model by them."
     if kept == 0:
         start = "Gaussian" if training["groups"] == 1 else f"mixture of {training['groups']} Gaussians"
-        return (f"Trained for {done} steps, none of which helped on held-out heads: the model is the {start} that "
-                f"training starts from, whose error is {judged:.3f} of one Gaussian's. More scans will change that.")
-    return (f"Trained for {done} steps; kept the model of step {kept}, whose squared error on held-out heads is "
-            f"{judged:.3f} of a Gaussian's.")
+        return (f"Trained for {done} steps, none of which helped on heads held out of them: the model is the {start} "
+                f"that training starts from, whose error is {judged:.3f} of one Gaussian's. More scans help.")
+    return (f"Trained for {done} steps; kept the model of step {kept}, whose squared error on heads held out of these "
+            f"is {judged:.3f} of a Gaussian's.")
 
 
 def _show(model: Checkpoint, step: int, path: Path) -> bool:

@@ -13,6 +13,7 @@ from hyperdiffusion import Checkpoint, Sampling, Shape, Subspace, Training, plac
 from hyperdiffusion.checkpoint import VERSION, read_tensors, write_tensors
 from hyperdiffusion.learner import STAIR, STAIR_EPOCHS, Learner
 from hyperdiffusion.presets import PRESETS
+from hyperdiffusion.sample import write_meshes
 from hyperdiffusion.tokens import Plain
 from hyperdiffusion.train import verdict
 from hyperdiffusion.transformer import denoiser_of
@@ -292,6 +293,15 @@ def test_a_run_killed_while_it_places_heads_goes_on_with_the_others(store, tmp_p
     monkeypatch.setattr(places, "_axes", lambda *_: _raise(AssertionError))
     resumed = train(store, tmp_path / "two", few, ONE_THREAD)
     assert torch.equal(parameters(resumed), parameters(undisturbed))
+
+
+def test_a_head_without_a_surface_keeps_its_place(store, tmp_path):
+    fits = Store(store).read()
+    nothing = torch.zeros_like(fits.weights[0])
+    meshes, failures = write_meshes([("a", fits.weights[0]), ("b", nothing), ("c", fits.weights[1])], fits.field,
+                                    fits.cube, tmp_path, 32)
+    assert [mesh is None for mesh in meshes] == [False, True, False] and list(failures) == ["b"]
+    assert sorted(path.stem for path in tmp_path.glob("*.ply")) == ["a", "c"]
 
 
 def _count(calls: list, function, *words) -> None:

@@ -99,7 +99,7 @@ def published(task: Task) -> list:
     """Raw weights and a denoiser that says the clean ones itself, small enough for the budget; DDIM over all steps."""
     model = trained(task, "published", Training("raw", shape=Shape(dropout=0.0), held_out=0.0, rate=2e-4, fall="stairs",
                                                 warmup=0, decay=0.01, clip=0.0, average=0.0))
-    return decoded(task, "published", sample(model, task.count, sampling=Sampling("ddim", 500, temperature=1.0)))
+    return decoded(task, "published", sample(model, task.count, sampling=Sampling("ddim", 500)))
 
 
 def one_scale(task: Task) -> list:

@@ -1,5 +1,6 @@
 """The forward process: clean coordinates and noise in, noised coordinates out (DDPM, Ho et al. 2020)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -8,6 +9,9 @@ import torch
 
 # Offset of the cosine schedule, and the most variance that a step of it adds (Nichol and Dhariwal 2021, section 3.2).
 COSINE_OFFSET, COSINE_LIMIT = 0.008, 0.999
+
+# Noised coordinates (B, D) and their time steps (B,) to the clean coordinates (B, D) to expect.
+Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)

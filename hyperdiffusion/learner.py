@@ -21,10 +21,9 @@ from overfit.errors import BadInput
 from overfit.fit import autocast
 
 from .checkpoint import read_tensors, write_tensors
-from .diffusion import Schedule, posterior
+from .diffusion import Denoise, Schedule, posterior
 from .mixture import Mixture
 from .processes import Processes
-from .samplers import Denoise
 from .subspace import Subspace
 from .tokens import Coordinates, Plain
 from .transformer import Denoiser, PlainDenoiser, Shape, denoiser_of, restored

@@ -74,6 +74,10 @@ class Mixture(nn.Module):
                 kept, least = tried, found
         return kept, least
 
+    def spread(self, factor: float) -> "Mixture":
+        """The same groups, with heads so many times as far from their middles."""
+        return Mixture(self.share, self.middle, factor**2 * self.variance, self.turn)
+
     def forward(self, noised: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
         """The mean of x_0 (B, D) given x_t (B, D) whose alpha-bar is `signal` (B, 1), by Bayes' rule."""
         # In full precision: the logarithms of densities are large, and their differences count.

@@ -17,9 +17,9 @@ from overfit.field import Field
 from overfit.files import replacing
 
 from .checkpoint import Checkpoint
-from .diffusion import Schedule
+from .diffusion import Denoise, Schedule
 from .healed import healed
-from .samplers import Denoise, Noise, Variance, ddim, ddpm, dpm, ode
+from .samplers import Noise, Variance, ddim, ddpm, dpm, ode
 
 Format = Literal["ply", "obj", "stl", "glb"]
 # Heads that are denoised at once.
@@ -43,6 +43,9 @@ class Sampling:
     variance: Variance = "small"
     # Factor on all noise: below 1, heads are more usual and less diverse. Of several groups it favours the narrow ones.
     temperature: float = 1.0
+    # Factor on how far heads lie from the middle of their group. At 1 surfaces vary less than those of the heads
+    # learned from and lie nearer to them, though coordinates vary as much.
+    spread: float = 1.0
     # Share of the way from the mean head to the sample that is kept.
     truncation: float = 1.0
 
@@ -52,7 +55,7 @@ class Sampling:
         most = timesteps if self.sampler == "ddim" else timesteps - 1
         if self.sampler != "ddpm" and not 1 <= self.steps <= most:
             raise BadInput(f"--steps {self.steps}: give 1 to {most}, the steps of the training")
-        for name in ("eta", "temperature", "truncation"):
+        for name in ("eta", "temperature", "spread", "truncation"):
             if not getattr(self, name) >= 0:
                 raise BadInput(f"--{name} {getattr(self, name)}: give 0 or more")
         if self.eta > 1:
@@ -79,11 +82,12 @@ def sample(checkpoint: Checkpoint, count: int, seed: int = 0, sampling: Sampling
     if count < 1:
         raise BadInput(f"--count {count}: give the number of heads, at least 1")
     sampling.check(checkpoint.schedule.timesteps)
+    denoise = checkpoint.denoiser.spread(sampling.spread)
     made = []
     for start in range(0, count, batch):
         seeds = [(seed, index) for index in range(start, min(start + batch, count))]
         noise = Noise(seeds, checkpoint.tokens.size, checkpoint.tokens.mean.device, sampling.temperature)
-        made.append(checkpoint.tokens.decode(sampling(checkpoint.denoiser, noise, checkpoint.schedule)))
+        made.append(checkpoint.tokens.decode(sampling(denoise, noise, checkpoint.schedule)))
     return torch.cat(made)
 
 

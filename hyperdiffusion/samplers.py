@@ -4,18 +4,17 @@
 sample, so that a sample does not depend on what else is in its batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 
-from .diffusion import Schedule
+from .diffusion import Denoise, Schedule
 
 # Corrections by which the start of an inverted flow is found; each takes an error to a tenth and less.
 CORRECTIONS = 8
 Variance = Literal["small", "large"]
-Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Noise:

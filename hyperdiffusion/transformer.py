@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
-from .diffusion import Schedule, posterior
+from .diffusion import Denoise, Schedule, posterior
 from .mixture import Mixture
 from .tokens import Coordinates, Plain, Tokens
 
@@ -88,9 +89,16 @@ class Denoiser(nn.Module):
 
     def forward(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """Noised coordinates (B, D) and their steps (B,) -> the clean coordinates (B, D) to expect."""
+        return self._expected(self.mixture, noised, step)
+
+    def spread(self, factor: float) -> Denoise:
+        """A denoiser of heads that lie so many times as far from the middles of their groups."""
+        return partial(self._expected, self.mixture.spread(factor))
+
+    def _expected(self, mixture: Mixture, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         signal = self.signal[step][:, None]
-        _, error = posterior(noised, signal, self.mixture.within)
-        return self.mixture(noised, signal) + error * self.correction(noised, step)
+        _, error = posterior(noised, signal, mixture.within)
+        return mixture(noised, signal) + error * self.correction(noised, step)
 
     def correction(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """What the transformer adds to the mixture's guess (B, D), before it is scaled to that guess's error."""
@@ -107,6 +115,10 @@ class PlainDenoiser(nn.Module):
         super().__init__()
         self.shape, self.sizes = shape, coordinates.sizes
         self.transformer = TokenTransformer(shape, self.sizes)
+
+    def spread(self, factor: float) -> Denoise:
+        """The same: it knows no groups."""
+        return self
 
     def forward(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """Noised coordinates (B, P) and their steps (B,) -> the clean coordinates (B, P) to expect."""

@@ -7,8 +7,9 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from hyperdiffusion.diffusion import posterior
+from hyperdiffusion.diffusion import Schedule, posterior
 from hyperdiffusion.mixture import Mixture
+from hyperdiffusion.samplers import Noise, ddpm
 
 
 def grouped(count: int, heads: int = 240, size: int = 4) -> torch.Tensor:
@@ -79,6 +80,17 @@ def test_groups_keep_their_shares_their_means_and_how_wide_they_are():
         # What is taken for chance are the covariances; variances stay.
         whole = mixture.turn[index] @ mixture.variance[index].diag() @ mixture.turn[index].T
         torch.testing.assert_close(whole.diagonal(), inside.var(0, correction=0), atol=1e-5, rtol=1e-4)
+
+
+def test_groups_that_are_drawn_wider_keep_their_shares():
+    groups = Mixture(torch.tensor([0.3, 0.7]), torch.tensor([[-2.0], [1.5]]), torch.tensor([[0.01], [0.25]]),
+                     torch.ones(2, 1, 1)).spread(1.4)
+    schedule = Schedule(timesteps=100, last_beta=0.1)
+    drawn = ddpm(lambda noised, step: groups(noised, schedule.signal[step].float()[:, None]),
+                 Noise(range(1000), 1, torch.device("cpu")), schedule)[:, 0]
+    narrow, wide = drawn[drawn < -1.2], drawn[drawn > -1.2]
+    assert abs(len(narrow) / 1000 - 0.3) < 0.06
+    assert abs(float(narrow.std()) / 0.14 - 1) < 0.15 and abs(float(wide.std()) / 0.7 - 1) < 0.15
 
 
 def test_too_few_heads_for_two_groups_stay_one():

@@ -178,6 +178,7 @@ def test_a_store_of_one_head_or_with_broken_weights_is_told(tmp_path):
     (dict(count=1, sampling=Sampling("ddim", steps=501)), "--steps 501"),
     (dict(count=1, sampling=Sampling("dpm", steps=500)), "--steps 500"),
     (dict(count=1, sampling=Sampling(temperature=-1)), "--temperature -1"),
+    (dict(count=1, sampling=Sampling(spread=-1)), "--spread -1"),
     (dict(count=1, sampling=Sampling(truncation=float("nan"))), "--truncation nan"),
     (dict(count=1, sampling=Sampling("ddim", eta=1.5)), "--eta 1.5")])
 def test_counts_that_make_no_sense_are_told(checkpoint, arguments, words):

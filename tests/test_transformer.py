@@ -77,3 +77,12 @@ def test_the_published_size_has_its_parameters():
     layers = sum(parameter.numel() for name, parameter in made.named_parameters() if "attn_layers" in name)
     # Each layer: four width x width matrices of attention and two width x 4 width of feed-forward.
     assert layers == pytest.approx(12 * 12 * 2880**2, rel=0.01)
+
+
+def test_wider_groups_widen_the_guess_and_what_is_added_to_it_alike():
+    made = denoiser()
+    noised, step = torch.randn(5, 11, generator=torch.Generator().manual_seed(1)), torch.full((5,), 499)
+    torch.testing.assert_close(made.spread(1.0)(noised, step), made(noised, step))
+    # At the noisiest step little is known: heads lie as far from the mean as the groups are wide.
+    near, far = (made.spread(factor)(noised, step).norm() for factor in (0.01, 0.02))
+    torch.testing.assert_close(far / near, torch.tensor(2.0), atol=0.05, rtol=0)

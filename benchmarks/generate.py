@@ -137,11 +137,13 @@ def vertices(task: Task) -> list:
 def kept(task: Task, name: str, make: Callable[[], Made]) -> Made:
     """What was made, so that a second call need not make it again."""
     path = task.out / f"{name}.pickle"
-    if not path.exists():
-        made = make()
-        with replacing(path) as unfinished:
-            unfinished.write_bytes(pickle.dumps(made))
-    return pickle.loads(path.read_bytes())
+    if path.exists():
+        with path.open("rb") as file:
+            return pickle.load(file)
+    made = make()
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        pickle.dump(made, file)
+    return made
 
 
 def voxels(side: int) -> Callable[[Task], list]:

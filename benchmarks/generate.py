@@ -3,11 +3,12 @@
     python benchmarks/generate.py STORE SCANS HELD_OUT OUT --minutes 5 [--methods ours gaussian ...] [--count 256]
 
 STORE holds fits of SCANS at the default settings; HELD_OUT are other heads. Models, what rivals drew and the rows of
-the table are kept in OUT, where a second call finds them: delete a file there to make it anew. Prints the table and
-writes it with a picture of each method's first heads.
+the table are kept in OUT, where a second call of the same settings finds them: delete a file there to make it anew.
+Prints the table and writes it with a picture of each method's first heads.
 """
 
 import argparse
+import json
 import pickle
 import time
 from collections.abc import Callable
@@ -230,6 +231,15 @@ def judged(task: Task, name: str, real: Real, effort: Effort) -> tuple[Evaluated
     return found, [mesh for mesh in made if mesh is not None][:SHOWN]
 
 
+def held_to(path: Path, settings: dict[str, str]) -> None:
+    """Refuse to mix rows of other settings with those in OUT."""
+    if not path.exists():
+        path.write_text(json.dumps(settings))
+    for name, theirs in json.loads(path.read_text()).items():
+        if settings[name] != theirs:
+            raise SystemExit(f"{path.parent}: was made with {name} {theirs}, not {settings[name]}; give another OUT")
+
+
 def main() -> None:
     """Run the methods that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -243,6 +253,8 @@ def main() -> None:
     MACHINE.use()
     words.out.mkdir(parents=True, exist_ok=True)
     task = Task(words.store, Store(words.store).read(), find(words.scans), words.out, 60 * words.minutes, words.count)
+    held_to(words.out / "settings.json", {name: str(value) for name, value in vars(words).items()
+                                          if name not in ("out", "methods")})
     effort = Effort(emd_heads=words.emd_heads, standardised=False)
     real, row = kept(task, "real", partial(real_heads, task, words.held_out, effort))
     sets, shown = {"held out": row}, [("held out", real.meshes[:SHOWN])]

@@ -1,6 +1,6 @@
 """The denoiser in training: coordinates of heads in; steps, verdicts on heads held out, and a state to resume out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from overfit.errors import BadInput
 from overfit.fit import autocast
 
-from .checkpoint import read_tensors, write_tensors
+from .checkpoint import read_tensors, same_run, write_tensors
 from .diffusion import Denoise, Schedule, posterior
 from .mixture import Mixture
 from .processes import Processes
@@ -248,7 +248,7 @@ class Learner:
     def save(self, path: Path, about: dict) -> None:
         """Write the state; all processes must take part."""
         tensors = {}
-        for part, model in self._models().items():
+        for model, part in self._models().items():
             tensors |= {f"{part}.{name}": tensor for name, tensor in get_model_state_dict(model, options=WHOLE).items()}
         # Where the model is shared out, only the first process gets it whole.
         moments = get_optimizer_state_dict(self.denoiser, self.optimiser, options=WHOLE).get("state", {})
@@ -257,15 +257,15 @@ class Learner:
         if self.processes.first:
             write_tensors(path, tensors, {**about, "done": self.done, "best": self.best, "best_at": self.best_at})
 
-    def restore(self, path: Path, check: Callable[[Path, dict], None]) -> None:
-        """Take up a saved state; `check` may refuse it by what stands in it of its run."""
+    def restore(self, path: Path, about: dict) -> None:
+        """Take up a saved state. Raises BadInput where it is of another run than `about`, as given to `save`."""
         tensors, theirs = read_tensors(path, STATE, "delete it to start again")
-        check(path, theirs)
+        same_run(path, theirs, about)
 
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
-        for name, model in self._models().items():
+        for model, name in self._models().items():
             set_model_state_dict(model, part(f"{name}."), options=WHOLE)
         moments: dict[str, dict] = {}
         for name, tensor in part("optimiser.").items():
@@ -277,11 +277,12 @@ class Learner:
                                  options=WHOLE)
         self.done, self.best, self.best_at = (theirs[name] for name in ("done", "best", "best_at"))
 
-    def _models(self) -> dict[str, torch.nn.Module]:
-        """The models by name, each once."""
-        models = {"denoiser": self.denoiser, "average": self.average, "kept": self.kept}
-        return {name: model for index, (name, model) in enumerate(models.items())
-                if all(model is not other for other in list(models.values())[:index])}
+    def _models(self) -> dict[torch.nn.Module, str]:
+        """The models, each once, and their names: without an average or judges, some are the same."""
+        models: dict[torch.nn.Module, str] = {}
+        for name in ("denoiser", "average", "kept"):
+            models.setdefault(getattr(self, name), name)
+        return models
 
 
 def _seed(*parts: int) -> int:

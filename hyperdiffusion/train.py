@@ -66,7 +66,7 @@ def _train(rows: Rows, checkpoint: Path, training: Training, about: dict, device
         coordinates, data, judges = coordinates_of(rows, places, training, about, device, cores)
     learner = Learner(coordinates.to(device), data, judges, training, device, processes, shard)
     if state.exists():
-        learner.restore(state, lambda path, theirs: same_run(path, theirs, about))
+        learner.restore(state, about)
     processes.wait()
     saved = time.monotonic()
     with tqdm(total=learner.steps, initial=learner.done, desc="training", unit="step",

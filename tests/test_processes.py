@@ -36,10 +36,11 @@ def main(processes, device):
         run = Learner(coordinates, data, data[:0], training, device, processes, SHARD)
         losses = [float(run.step()) for _ in range(10)]
         # What is saved half way is taken up by another learner.
-        run.save(STATE, {"kind": learner.STATE})
+        about = {"kind": learner.STATE, "heads": [], "settings": {}}
+        run.save(STATE, about)
         processes.wait()
         run = Learner(coordinates, data, data[:0], training, device, processes, SHARD)
-        run.restore(STATE, lambda path, theirs: None)
+        run.restore(STATE, about)
         losses += [float(run.step()) for _ in range(10)]
         model = run.model()
         processes.wait()

@@ -45,7 +45,7 @@ class Sampling:
     temperature: float = 1.0
     # Factor on how far heads lie from the middle of their group. At 1 surfaces vary less than those of the heads
     # learned from and lie nearer to them, though coordinates vary as much.
-    spread: float = 1.05
+    spread: float = 1.15
     # Share of the way from the mean head to the sample that is kept.
     truncation: float = 1.0
 

@@ -38,14 +38,14 @@ def review(weights: torch.Tensor, labels: list[Occupancy], field: Field, cube: C
 
 
 def heal(weights: torch.Tensor, labels: list[Occupancy], field: Field, cube: Cube, resolution: int, fitting: Fitting,
-         ) -> tuple[torch.Tensor, list[trimesh.Trimesh | None]]:
+         rounds: int = ROUNDS) -> tuple[torch.Tensor, list[trimesh.Trimesh | None]]:
     """Finished fits (scans, P), those of several bodies fitted on until they are of one, and what all decode to.
 
-    A fit that holds no surface has no mesh.
+    A fit that holds no surface has no mesh. After so many rounds, those that are still of several bodies stay so.
     """
     weights, labels = weights.clone(), list(labels)
     meshes = [whole_mesh(field, row, cube, resolution) for row in weights]
-    for turn in range(ROUNDS):
+    for turn in range(rounds):
         torn = [index for index, mesh in enumerate(meshes) if mesh is not None and len(bodies(mesh)) > 1]
         if not torn:
             break

@@ -171,7 +171,8 @@ class Learner:
         if training.average:
             # A short run's average must forget its start too.
             keep = min(training.average, self.done / (self.done + 10))
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.denoiser.parameters()), 1 - keep)
+            with torch.no_grad():
+                torch._foreach_lerp_(list(self.average.parameters()), list(self.denoiser.parameters()), 1 - keep)
         return processes.mean(loss.detach())
 
     def _drawn(self, clean: torch.Tensor, random: torch.Generator, count: int, part: slice,

@@ -50,7 +50,9 @@ def largest_body(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 
 def bodies(mesh: trimesh.Trimesh) -> list[trimesh.Trimesh]:
     """The connected pieces, the one with the most triangles first."""
-    piece = trimesh.graph.connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
+    # Not mesh.face_adjacency, which would stay in memory as long as the mesh.
+    adjacent = trimesh.graph.face_adjacency(mesh.faces)
+    piece = trimesh.graph.connected_component_labels(adjacent, node_count=len(mesh.faces))
     found = []
     for label in np.argsort(-np.bincount(piece), kind="stable"):
         used, triangles = np.unique(mesh.faces[piece == label], return_inverse=True)

@@ -8,7 +8,6 @@ Prints the table and writes it with a picture of each method's first heads.
 """
 
 import argparse
-import json
 import pickle
 import time
 from collections.abc import Callable
@@ -231,13 +230,11 @@ def judged(task: Task, name: str, real: Real, effort: Effort) -> tuple[Evaluated
     return found, [mesh for mesh in made if mesh is not None][:SHOWN]
 
 
-def held_to(path: Path, settings: dict[str, str]) -> None:
+def held_to(task: Task, settings: dict) -> None:
     """Refuse to mix rows of other settings with those in OUT."""
-    if not path.exists():
-        path.write_text(json.dumps(settings))
-    for name, theirs in json.loads(path.read_text()).items():
+    for name, theirs in kept(task, "settings", lambda: settings).items():
         if settings[name] != theirs:
-            raise SystemExit(f"{path.parent}: was made with {name} {theirs}, not {settings[name]}; give another OUT")
+            raise SystemExit(f"{task.out}: was made with {name} {theirs}, not {settings[name]}; give another OUT")
 
 
 def main() -> None:
@@ -253,8 +250,7 @@ def main() -> None:
     MACHINE.use()
     words.out.mkdir(parents=True, exist_ok=True)
     task = Task(words.store, Store(words.store).read(), find(words.scans), words.out, 60 * words.minutes, words.count)
-    held_to(words.out / "settings.json", {name: str(value) for name, value in vars(words).items()
-                                          if name not in ("out", "methods")})
+    held_to(task, {name: value for name, value in vars(words).items() if name not in ("out", "methods")})
     effort = Effort(emd_heads=words.emd_heads, standardised=False)
     real, row = kept(task, "real", partial(real_heads, task, words.held_out, effort))
     sets, shown = {"held out": row}, [("held out", real.meshes[:SHOWN])]

@@ -45,8 +45,9 @@ def heal(weights: torch.Tensor, labels: list[Occupancy], field: Field, cube: Cub
     """
     weights, labels = weights.clone(), list(labels)
     meshes = [whole_mesh(field, row, cube, resolution) for row in weights]
+    torn = range(len(meshes))
     for turn in range(rounds):
-        torn = [index for index, mesh in enumerate(meshes) if mesh is not None and len(bodies(mesh)) > 1]
+        torn = [index for index in torn if meshes[index] is not None and len(bodies(meshes[index])) > 1]
         if not torn:
             break
         rng = np.random.default_rng(turn)

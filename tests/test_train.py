@@ -30,7 +30,7 @@ def checkpoint(store, tmp_path):
     return tmp_path / "model.safetensors"
 
 
-def parameters(model: Checkpoint) -> torch.Tensor:
+def parameters(model: Checkpoint | Learner) -> torch.Tensor:
     return torch.nn.utils.parameters_to_vector(model.denoiser.parameters())
 
 
@@ -247,15 +247,12 @@ def test_the_moving_average_is_that_of_the_weights_and_holds_no_graph():
     """A graph of every step filled the memory: 32 MB a step at one scale for all."""
     training = Training("raw", shape=Shape(width=8, depth=1, heads=2, dropout=0.0), held_out=0.0)
     run = Learner(Plain.raw((6, 2)), torch.randn(4, 8), torch.zeros(0, 8), training, torch.device("cpu"))
-
-    def flat(model: torch.nn.Module) -> torch.Tensor:
-        return torch.cat([parameter.detach().ravel() for parameter in model.parameters()])
-
-    average = flat(run.denoiser)
+    average = parameters(run).detach()
     for done in (1, 2, 3):
         run.step()
-        average = average.lerp(flat(run.denoiser), 1 - done / (done + 10))
-    torch.testing.assert_close(flat(run.average), average)
+        average = average.lerp(parameters(run).detach(), 1 - done / (done + 10))
+    found = torch.nn.utils.parameters_to_vector(run.average.parameters())
+    torch.testing.assert_close(found.detach(), average)
     assert not any(parameter.requires_grad for parameter in run.average.parameters())
 
 

@@ -240,7 +240,7 @@ def _normals(meshes: Sequence[trimesh.Trimesh | None], across: np.ndarray, real:
     found = []
     for index, nearest in enumerate(across.argmin(0)):
         rng = np.random.default_rng(index)
-        (ours, our), (theirs, their) = (surface_samples(mesh, POINTS, rng)
+        (ours, our), (theirs, their) = (surface_samples(mesh.copy(include_visual=False), POINTS, rng)
                                         for mesh in (meshes[nearest], real.meshes[index]))
         there, back = cKDTree(theirs).query(ours)[1], cKDTree(ours).query(theirs)[1]
         found.append(((our * their[there]).sum(1).mean() + (their * our[back]).sum(1).mean()) / 2)
@@ -252,5 +252,5 @@ def _valid(meshes: Sequence[trimesh.Trimesh | None], cores: int) -> list[Validit
 
 
 def _look(mesh: trimesh.Trimesh | None, progress) -> Validity:
-    # Of a copy, with which the tables of edges and faces go that are made on the way: they take 5 MB a head.
-    return validity(None if mesh is None else mesh.copy())
+    # Of a copy, as in `clouds`.
+    return validity(None if mesh is None else mesh.copy(include_visual=False))

@@ -1,5 +1,7 @@
 """The whole evaluation on sets whose answer is known: real heads, copies, noise, corruption, nothing at all."""
 
+import pickle
+
 import numpy as np
 import pytest
 import trimesh
@@ -56,6 +58,16 @@ def test_clouds_are_compared_as_the_meshes_that_they_come_from(heads, real):
     assert alone.chamfer == meshes.chamfer and alone.emd == meshes.emd and alone.spread_mm == meshes.spread_mm
     assert alone.normals is None and alone.copies is None and not alone.validity
     assert "| closed |  |" in table({"clouds": alone})
+
+
+def test_what_was_looked_at_takes_no_more_memory_than_before():
+    """Of thousands of heads, tables that a mesh keeps of its triangles would fill the memory."""
+    rng = np.random.default_rng(3)
+    held_out, learned, made = ([head(rng) for _ in range(4)] for _ in range(3))
+    before = [len(pickle.dumps(meshes)) for meshes in (held_out, learned, made)]
+    evaluate("made", made, Real.of(held_out, learned, EFFORT), EFFORT)
+    after = [len(pickle.dumps(meshes)) for meshes in (held_out, learned, made)]
+    assert np.array(after) == pytest.approx(before, rel=0.01)
 
 
 def test_noise_on_the_learned_heads_is_told(heads, real):

@@ -163,7 +163,8 @@ def decode(store: Folder, out: Folder, resolution: int = 256, format: Format = "
 
 
 def train(store: Folder, checkpoint: Folder, training: Training = Training(), wandb: Wandb = "disabled",
-          machine: stage1.Machine = stage1.Machine(), preset: Preset = "default", shard: bool = False) -> None:
+          machine: stage1.Machine = stage1.Machine(), preset: Preset = "default", shard: bool = False,
+          compile: bool = False) -> None:
     """Learn the distribution of the fitted networks' weights by diffusion (stage 2).
 
     Run again after a kill, it goes on where it was. Many processes share the work under torchrun:
@@ -177,9 +178,10 @@ def train(store: Folder, checkpoint: Folder, training: Training = Training(), wa
         machine: What of this computer is used.
         preset: Where the settings start from: default, or paper for the published method, for comparisons.
         shard: Under torchrun, share out the model among the processes too: for one that does not fit into a GPU.
+        compile: Translate the denoiser into machine code first (torch.compile): that takes a minute.
     """
     del preset  # main() has made it the settings' default.
-    model = learn(store, checkpoint, training, machine, wandb, shard)
+    model = learn(store, checkpoint, training, machine, wandb, shard, compile)
     if first():
         print(verdict(model.training))
 

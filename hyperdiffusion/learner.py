@@ -100,11 +100,13 @@ class Learner:
     """A training in memory: what a step changes, and how it is kept."""
 
     def __init__(self, coordinates: Coordinates, data: Heads, judges: torch.Tensor, training: Training,
-                 device: torch.device, processes: Processes = Processes(), shard: bool = False):
+                 device: torch.device, processes: Processes = Processes(), shard: bool = False,
+                 compiled: bool = False):
         """`data` are the heads learned from, `judges` (heads, D) those held out; `coordinates` lie on the device.
 
-        With `shard` the processes share out the model itself too, for one that does not fit into one of them. Raises
-        BadInput where copies of it would be needed, or where there is one process.
+        With `shard` the processes share out the model itself too, for one that does not fit into one of them; with
+        `compiled` the first step translates it into machine code. Raises BadInput where shares would need copies, or
+        where there is one process.
         """
         if shard and (processes.count == 1 or training.average or len(judges)):
             raise BadInput("--shard: takes torchrun with several processes, --average 0 and --held-out 0")
@@ -128,6 +130,9 @@ class Learner:
         # The published training averages nothing and judges nothing: no copies then, of a billion parameters each.
         self.average = _frozen(self.denoiser) if training.average else self.denoiser
         self.kept = _frozen(self.denoiser) if len(judges) else self.average
+        if compiled:
+            # In place, so that its tensors keep their names.
+            self.denoiser.compile()
         self.optimiser = torch.optim.AdamW(self.denoiser.parameters(), training.rate, betas=(0.9, 0.99),
                                            weight_decay=training.decay, fused=True)
         self.steps = training.epochs * self.epoch or training.steps

@@ -1,5 +1,7 @@
 """Training of stage 2: a store of fitted networks in, a checkpoint out. Run again, it goes on where it was."""
 
+import os
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,20 +29,25 @@ from .sample import Sampling, sample
 JUDGE_EVERY = 50
 # Samples in a picture, the steps of ddim that make them, and the grid that shows them.
 SHOWN, SHOW_STEPS, SHOW_GRID = 4, 20, 96
+# Any of these does for torch.compile, on GPUs too.
+COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++")
 
 Wandb = Literal["disabled", "offline", "online"]
 Log = Callable[[dict, int], None]
 
 
 def train(store: Path | str, checkpoint: Path | str, training: Training = Training(), machine: Machine = Machine(),
-          wandb: Wandb = "disabled", shard: bool = False) -> Checkpoint:
+          wandb: Wandb = "disabled", shard: bool = False, compile: bool = False) -> Checkpoint:
     """Learn the distribution of a store's weights and write a checkpoint.
 
     While it trains, the state lies beside the checkpoint (`.state`, and `.places` for the heads' coordinates) and is
     taken up by the same command; a finished checkpoint of the same store and settings is returned as it is. Under
-    torchrun, the processes share every batch, and with `shard` the model too. Raises BadInput where the store has fewer
-    than two heads or weights that are not finite, or where the checkpoint was made from something else.
+    torchrun, the processes share every batch, and with `shard` the model too. With `compile` the denoiser is translated
+    into machine code first. Raises BadInput where the store has fewer than two heads or weights that are not finite,
+    where the checkpoint was made from something else, or where no compiler is there.
     """
+    if compile and not any(map(shutil.which, COMPILERS)):
+        raise BadInput("--compile: finds no C++ compiler; install g++, or train without --compile")
     checkpoint = Path(checkpoint)
     device = machine.use()
     rows = Store(Path(store)).rows()
@@ -52,11 +59,11 @@ def train(store: Path | str, checkpoint: Path | str, training: Training = Traini
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with joined(device) as (processes, device):
         return _train(rows, checkpoint, training, about, device, processes, machine.cores,
-                      _logger(wandb if processes.first else "disabled", about["settings"]), shard)
+                      _logger(wandb if processes.first else "disabled", about["settings"]), shard, compile)
 
 
 def _train(rows: Rows, checkpoint: Path, training: Training, about: dict, device: torch.device, processes: Processes,
-           cores: int, log: Log, shard: bool) -> Checkpoint:
+           cores: int, log: Log, shard: bool, compile: bool) -> Checkpoint:
     state, places = (checkpoint.with_name(checkpoint.name + suffix) for suffix in (".state", ".places"))
     # The first process makes the coordinates, the others read them.
     if processes.first:
@@ -64,7 +71,7 @@ def _train(rows: Rows, checkpoint: Path, training: Training, about: dict, device
     processes.wait()
     if not processes.first:
         coordinates, data, judges = coordinates_of(rows, places, training, about, device, cores)
-    learner = Learner(coordinates.to(device), data, judges, training, device, processes, shard)
+    learner = Learner(coordinates.to(device), data, judges, training, device, processes, shard, compile)
     if state.exists():
         learner.restore(state, about)
     processes.wait()

@@ -18,7 +18,7 @@ FAINT = 0.03
 
 @dataclass(frozen=True)
 class Shape:
-    """Size of the transformer. The published one has width 2880, depth 12 and 16 heads: 1.2 billion parameters."""
+    """Size of the transformer. The published one has width 2880, depth 12 and 16 heads: 1.4 billion parameters."""
 
     # Entries of a token inside the transformer.
     width: int = 256

@@ -51,6 +51,26 @@ def test_head_k_of_a_seed_is_the_same_whatever_the_batch(checkpoint):
     assert (sample(model, 2, seed=2) - many[:2]).abs().max() > 1e-3
 
 
+def test_a_compiled_training_gives_the_same_model(store, checkpoint, tmp_path, monkeypatch):
+    """As traced and run without machine code, which would take a minute to make."""
+    compiled, compile = [], torch.nn.Module.compile
+
+    def traced(module: torch.nn.Module) -> None:
+        compiled.append(module)
+        compile(module, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    model = train(store, tmp_path / "model", TINY, ONE_THREAD, compile=True)
+    assert len(compiled) == 1
+    torch.testing.assert_close(parameters(model), parameters(Checkpoint.load(checkpoint)), atol=1e-4, rtol=1e-3)
+
+
+def test_compiling_without_a_compiler_is_told(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BadInput, match="--compile: finds no C.. compiler; install g"):
+        train(store, tmp_path / "model", TINY, ONE_THREAD, compile=True)
+
+
 def test_another_seed_trains_another_model(store, checkpoint, tmp_path):
     other = train(store, tmp_path / "other", dataclasses.replace(TINY, seed=1), ONE_THREAD)
     assert not torch.equal(parameters(other), parameters(Checkpoint.load(checkpoint)))

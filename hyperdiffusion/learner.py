@@ -8,13 +8,6 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.nn.parallel import DistributedDataParallel
 
 from overfit.errors import BadInput
@@ -28,8 +21,6 @@ from .subspace import Subspace
 from .tokens import Coordinates, Plain
 from .transformer import Denoiser, PlainDenoiser, Shape, denoiser_of, restored
 
-# Model and moments as one process would hold them, whatever the processes share out.
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 STATE = "hyperdiffusion training state"
 # Noises drawn for each held-out head, the same every time.
 JUDGE_DRAWS = 32
@@ -245,7 +236,7 @@ class Learner:
 
     def model(self) -> Denoiser | PlainDenoiser | None:
         """The model to keep, whole; all processes must ask for it, and those but the first may get None."""
-        state = get_model_state_dict(self.kept, options=WHOLE)
+        state = self.processes.whole(self.kept)
         if not self.processes.first:
             return None
         made = restored(self.training.shape, self.training.schedule, self.coordinates, state)
@@ -255,10 +246,9 @@ class Learner:
         """Write the state; all processes must take part."""
         tensors = {}
         for model, part in self._models().items():
-            tensors |= {f"{part}.{name}": tensor for name, tensor in get_model_state_dict(model, options=WHOLE).items()}
-        # Where the model is shared out, only the first process gets it whole.
-        moments = get_optimizer_state_dict(self.denoiser, self.optimiser, options=WHOLE).get("state", {})
-        tensors |= {f"optimiser.{name}.{moment}": tensor for name, found in moments.items()
+            tensors |= {f"{part}.{name}": tensor for name, tensor in self.processes.whole(model).items()}
+        tensors |= {f"optimiser.{name}.{moment}": tensor
+                    for name, found in self.processes.whole_moments(self.denoiser, self.optimiser).items()
                     for moment, tensor in found.items()}
         if self.processes.first:
             write_tensors(path, tensors, {**about, "done": self.done, "best": self.best, "best_at": self.best_at})
@@ -272,15 +262,12 @@ class Learner:
             return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
         for model, name in self._models().items():
-            set_model_state_dict(model, part(f"{name}."), options=WHOLE)
+            self.processes.take_up(model, part(f"{name}."))
         moments: dict[str, dict] = {}
         for name, tensor in part("optimiser.").items():
             parameter, moment = name.rsplit(".", 1)
             moments.setdefault(parameter, {})[moment] = tensor
-        everywhere = StateDictOptions(full_state_dict=True)
-        groups = get_optimizer_state_dict(self.denoiser, self.optimiser, options=everywhere)["param_groups"]
-        set_optimizer_state_dict(self.denoiser, self.optimiser, {"state": moments, "param_groups": groups},
-                                 options=WHOLE)
+        self.processes.take_up_moments(self.denoiser, self.optimiser, moments)
         self.done, self.best, self.best_at = (theirs[name] for name in ("done", "best", "best_at"))
 
     def _models(self) -> dict[torch.nn.Module, str]:

@@ -116,8 +116,11 @@ def soft_occupancy(distance: torch.Tensor, softness_mm: float) -> torch.Tensor:
 
 def autocast(device: torch.device) -> torch.autocast:
     """bf16 where the hardware multiplies in it, float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device))
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies in bf16. Emulated, it is tens of times slower than float32."""
     if device.type == "cuda":
-        real = torch.cuda.get_device_capability(device)[0] >= 8
-    else:
-        real = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=real)
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

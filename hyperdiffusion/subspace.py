@@ -41,10 +41,11 @@ class Subspace:
 
     # Directions at most; also at most half as many as heads, lest each head get one of its own.
     axes: int = 128
-    # Steps that learn it, of so many heads with so many points each.
+    # Steps that learn it, of so many heads with so many points each. What differs between the steps' heads is the noise
+    # that counts: twice the points learn nothing more (BENCHMARKS.md).
     axes_steps: int = 12_000
     axes_heads: int = 16
-    axes_points: int = 1024
+    axes_points: int = 512
     # Peak rates of Adam for the directions, the mean and the places; they fall to zero as cosines.
     axes_rate: float = 3e-4
     mean_rate: float = 1e-3

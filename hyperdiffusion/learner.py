@@ -16,7 +16,7 @@ from overfit.fit import autocast
 from .checkpoint import read_tensors, same_run, write_tensors
 from .diffusion import Denoise, Schedule, posterior
 from .mixture import Mixture
-from .processes import Processes
+from .processes import Processes, take_up, take_up_moments, whole, whole_moments
 from .subspace import Subspace
 from .tokens import Coordinates, Plain
 from .transformer import Denoiser, PlainDenoiser, Shape, denoiser_of, restored
@@ -116,8 +116,7 @@ class Learner:
             self.best = min(1.0, least / self.plain)
         if shard:
             processes.shard(self.denoiser)
-        whole = processes.count == 1 or shard
-        self.stepped = self.denoiser if whole else DistributedDataParallel(self.denoiser)
+        self.stepped = self.denoiser if processes.count == 1 or shard else DistributedDataParallel(self.denoiser)
         # The published training averages nothing and judges nothing: no copies then, of a billion parameters each.
         self.average = _frozen(self.denoiser) if training.average else self.denoiser
         self.kept = _frozen(self.denoiser) if len(judges) else self.average
@@ -236,7 +235,7 @@ class Learner:
 
     def model(self) -> Denoiser | PlainDenoiser | None:
         """The model to keep, whole; all processes must ask for it, and those but the first may get None."""
-        state = self.processes.whole(self.kept)
+        state = whole(self.kept)
         if not self.processes.first:
             return None
         made = restored(self.training.shape, self.training.schedule, self.coordinates, state)
@@ -246,9 +245,9 @@ class Learner:
         """Write the state; all processes must take part."""
         tensors = {}
         for model, part in self._models().items():
-            tensors |= {f"{part}.{name}": tensor for name, tensor in self.processes.whole(model).items()}
+            tensors |= {f"{part}.{name}": tensor for name, tensor in whole(model).items()}
         tensors |= {f"optimiser.{name}.{moment}": tensor
-                    for name, found in self.processes.whole_moments(self.denoiser, self.optimiser).items()
+                    for name, found in whole_moments(self.denoiser, self.optimiser).items()
                     for moment, tensor in found.items()}
         if self.processes.first:
             write_tensors(path, tensors, {**about, "done": self.done, "best": self.best, "best_at": self.best_at})
@@ -262,12 +261,12 @@ class Learner:
             return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
         for model, name in self._models().items():
-            self.processes.take_up(model, part(f"{name}."))
+            take_up(model, part(f"{name}."))
         moments: dict[str, dict] = {}
         for name, tensor in part("optimiser.").items():
             parameter, moment = name.rsplit(".", 1)
             moments.setdefault(parameter, {})[moment] = tensor
-        self.processes.take_up_moments(self.denoiser, self.optimiser, moments)
+        take_up_moments(self.denoiser, self.optimiser, moments)
         self.done, self.best, self.best_at = (theirs[name] for name in ("done", "best", "best_at"))
 
     def _models(self) -> dict[torch.nn.Module, str]:

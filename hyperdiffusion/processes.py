@@ -64,30 +64,6 @@ class Processes:
                 fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
 
-    def whole(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """A model's tensors as one process would hold them, on CPU; of one shared out, the first process gets them."""
-        ways, options = _ways()
-        return ways.get_model_state_dict(model, options=options)
-
-    def take_up(self, model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-        """Give a model the tensors that `whole` told."""
-        ways, options = _ways()
-        ways.set_model_state_dict(model, tensors, options=options)
-
-    def whole_moments(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer,
-                      ) -> dict[str, dict[str, torch.Tensor]]:
-        """An optimiser's moments by the names of the model's parameters, as `whole` tells the parameters."""
-        ways, options = _ways()
-        return ways.get_optimizer_state_dict(model, optimiser, options=options).get("state", {})
-
-    def take_up_moments(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer,
-                        moments: dict[str, dict[str, torch.Tensor]]) -> None:
-        """Give an optimiser the moments that `whole_moments` told."""
-        ways, options = _ways()
-        everywhere = ways.StateDictOptions(full_state_dict=True)
-        groups = ways.get_optimizer_state_dict(model, optimiser, options=everywhere)["param_groups"]
-        ways.set_optimizer_state_dict(model, optimiser, {"state": moments, "param_groups": groups}, options=options)
-
     def wait(self) -> None:
         """Until all are here."""
         if self.count > 1:
@@ -100,6 +76,33 @@ def _ways() -> tuple[ModuleType, Any]:
     from torch.distributed.checkpoint import state_dict
 
     return state_dict, state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def whole(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A model's tensors as one process would hold them, on CPU; of one shared out, the first process gets them."""
+    ways, options = _ways()
+    return ways.get_model_state_dict(model, options=options)
+
+
+def take_up(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Give a model the tensors that `whole` told."""
+    ways, options = _ways()
+    ways.set_model_state_dict(model, tensors, options=options)
+
+
+def whole_moments(model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, dict[str, torch.Tensor]]:
+    """An optimiser's moments by the names of the model's parameters, as `whole` tells the parameters."""
+    ways, options = _ways()
+    return ways.get_optimizer_state_dict(model, optimiser, options=options).get("state", {})
+
+
+def take_up_moments(model: torch.nn.Module, optimiser: torch.optim.Optimizer,
+                    moments: dict[str, dict[str, torch.Tensor]]) -> None:
+    """Give an optimiser the moments that `whole_moments` told."""
+    ways, options = _ways()
+    everywhere = ways.StateDictOptions(full_state_dict=True)
+    groups = ways.get_optimizer_state_dict(model, optimiser, options=everywhere)["param_groups"]
+    ways.set_optimizer_state_dict(model, optimiser, {"state": moments, "param_groups": groups}, options=options)
 
 
 def first() -> bool:

@@ -41,8 +41,8 @@ class Subspace:
 
     # Directions at most; also at most half as many as heads, lest each head get one of its own.
     axes: int = 128
-    # Steps that learn it, of so many heads with so many points each. What differs between the steps' heads is the noise
-    # that counts: twice the points learn nothing more (BENCHMARKS.md).
+    # Steps that learn it, of so many heads with so many points each; of twice the points nothing more was learned
+    # (BENCHMARKS.md).
     axes_steps: int = 12_000
     axes_heads: int = 16
     axes_points: int = 512

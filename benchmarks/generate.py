@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import numpy as np
@@ -40,6 +41,8 @@ from overfit.store import Fits
 # Numbers of principal components that Gaussians are tried on.
 RANKS = (10, 20, 40, 80, 160, 10_000)
 GRID, SHOWN = 128, 8
+# Steps of the two trials that tell how long a step takes.
+TRIAL = 10, 60
 # Half the size of a point of a cloud in a picture.
 BEAD_MM = 2.0
 MACHINE = Machine()
@@ -74,17 +77,27 @@ def decoded(task: Task, name: str, weights: torch.Tensor, field: Field | None = 
 def trained(task: Task, name: str, training: Training) -> Checkpoint:
     """A model trained for the budget: as many steps as fit into it."""
     path = task.out / f"{name}.safetensors"
-    if not path.exists():
-        start = time.monotonic()
-        train(task.store, task.out / f"{name}.trial", replace(training, steps=20), MACHINE)
-        rate = 20 / max(time.monotonic() - start, 1e-3)
-        training = replace(training, steps=max(50, int(rate * task.seconds)))
-        start = time.monotonic()
-        model = train(task.store, path, training, MACHINE)
-        speed = training.steps * training.batch / (time.monotonic() - start)
-        print(f"{name}: {training.steps} steps, {speed:.0f} heads a second{gpu_memory()}", flush=True)
-        return model
-    return Checkpoint.load(path)
+    if path.exists():
+        return Checkpoint.load(path)
+    training = replace(training, steps=kept(task, f"{name}.steps", partial(affordable, task, training)))
+    start = time.monotonic()
+    model = train(task.store, path, training, MACHINE)
+    speed = training.steps * training.batch / (time.monotonic() - start)
+    print(f"{name}: {training.steps} steps, {speed:.0f} heads a second{gpu_memory()}", flush=True)
+    return model
+
+
+def affordable(task: Task, training: Training) -> int:
+    """How many steps the budget pays for, by two short trainings: what comes before the first step is in both."""
+    seconds = []
+    for steps in TRIAL:
+        with TemporaryDirectory() as folder:
+            start = time.monotonic()
+            train(task.store, Path(folder) / "trial.safetensors", replace(training, steps=steps), MACHINE)
+            seconds.append(time.monotonic() - start)
+    few, more = seconds
+    step = max(more - few, 1e-3) / (TRIAL[1] - TRIAL[0])
+    return max(50, int((task.seconds - few) / step))
 
 
 def gpu_memory() -> str:

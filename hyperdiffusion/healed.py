@@ -1,12 +1,14 @@
-"""Sampled networks that decode to several bodies in, the same of one body out: what stage 1 does with its fits.
+"""A sampled network and its mesh of several bodies in, a mesh of one body out: what stage 1 does with its fits.
 
 A sample has no scan, so that it is held to what it says itself, but about its islands and pockets. On ICT heads that
 moves the surface by 0.02 mm.
 """
 
 import torch
+import trimesh
 
 from overfit.cube import Cube
+from overfit.decode import bodies
 from overfit.field import Field
 from overfit.healing import heal
 from overfit.occupancy import Occupancy
@@ -17,8 +19,13 @@ from .subspace import LOSS, Pool
 ROUNDS = 12
 
 
-def healed(field: Field, weights: torch.Tensor, cube: Cube, resolution: int) -> torch.Tensor:
-    """Weights (P,) of one body on a grid of that resolution, as far as a few short rounds bring it there."""
+def healed(field: Field, weights: torch.Tensor, mesh: trimesh.Trimesh, cube: Cube, resolution: int) -> trimesh.Trimesh:
+    """What the weights (P,) decode to on a grid of that resolution once a few short rounds have brought them to one
+    body, as far as they do. `mesh` is what they decode to so far, all bodies kept.
+    """
+    if len(bodies(mesh)) == 1:
+        return mesh
     pool = Pool.of(field, cube, weights[None])
     label = Occupancy(pool.points[0].cpu().numpy(), pool.distance[0].cpu().numpy())
-    return heal(weights[None], [label], field, cube, resolution, LOSS, ROUNDS)[0][0]
+    (whole,) = heal(weights[None], [mesh], [label], field, cube, resolution, LOSS, ROUNDS)[1]
+    return mesh if whole is None else whole

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from overfit import workers
 from overfit.cube import Cube
-from overfit.decode import decode
+from overfit.decode import decode, largest_body
 from overfit.errors import BadInput
 from overfit.field import Field
 from overfit.files import replacing
@@ -117,11 +117,13 @@ def _decode_to(weights: torch.Tensor, field: Field, cube: Cube, path: Path, reso
                keep_islands: bool, heal: bool, progress: Callable[[int], None]) -> trimesh.Trimesh | str:
     """The mesh, or why there is none."""
     try:
-        if heal:
-            weights = healed(field, weights, cube, resolution)
-        mesh = decode(field, weights, cube, resolution, keep_islands)
+        mesh = decode(field, weights, cube, resolution, keep_islands=True)
     except BadInput as error:
         return str(error)
+    if heal:
+        mesh = healed(field, weights, mesh, cube, resolution)
+    if not keep_islands:
+        mesh = largest_body(mesh)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         mesh.export(unfinished, file_type=suffix)

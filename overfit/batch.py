@@ -120,9 +120,10 @@ def _fitted(heads: list[Labelled], start: torch.Tensor, steps: int, cube: Cube, 
 
     rows = fit(field, start, *tensors(labels, device), settings.fitting, steps, settings.fitting.rate, progress,
                revise if settings.healing else None)
+    meshes = [whole_mesh(field, row, cube, settings.review) for row in rows]
     if settings.healing:
-        return heal(rows, labels, field, cube, settings.review, settings.fitting)
-    return rows, [whole_mesh(field, row, cube, settings.review) for row in rows]
+        return heal(rows, meshes, labels, field, cube, settings.review, settings.fitting)
+    return rows, meshes
 
 
 def _checked(head: Labelled, row: torch.Tensor, mesh: trimesh.Trimesh | None, cube: Cube, settings: Settings,

@@ -30,13 +30,11 @@ def decode(field: Field, weights: torch.Tensor, cube: Cube, resolution: int = 25
     if resolution < 8:
         raise BadInput(f"a resolution of {resolution} shows no head; take at least 8, better 256")
     logits = logit_grid(field, weights, resolution)
-    if not (logits.max() > 0 > logits.min()):
+    low, high = float(logits.min()), float(logits.max())
+    if not (high > 0 > low):
         raise BadInput("the network holds no surface; fit the scan again, or sample another seed")
-    # Away from zero: the edges of a node on the surface itself would all get one vertex there, and readers that merge
-    # equal vertices would find the mesh torn.
-    logits = np.where(np.abs(logits) < LEAST, np.where(logits > 0, LEAST, -LEAST), logits)
     # A layer of outside about the grid closes what the cube cuts.
-    padded = np.pad(logits, 1, constant_values=-max(1.0, float(np.abs(logits).max())))
+    padded = np.pad(logits, 1, constant_values=-max(1.0, high, -low))
     vertices, triangles, _, _ = marching_cubes(padded, 0.0, gradient_direction="ascent")
     points = (vertices - 1) * (2 / (resolution - 1)) - 1
     mesh = trimesh.Trimesh(cube.to_millimetres(points.clip(-1, 1)), triangles, process=False)
@@ -128,4 +126,6 @@ def _evaluate(field: Field, weights: torch.Tensor, axis: torch.Tensor, grid: np.
         chunk = slice(start, start + size)
         points = torch.stack([axis[torch.from_numpy(i[chunk]).to(axis.device)] for i in index], dim=-1)
         logits[chunk] = field(weights, points).float().cpu().numpy()
-    grid[index] = logits
+    # Away from zero: the edges of a node on the surface itself would all get one vertex there, and readers that merge
+    # equal vertices would find the mesh torn.
+    grid[index] = np.where(np.abs(logits) < LEAST, np.where(logits > 0, LEAST, -LEAST), logits)

@@ -37,14 +37,15 @@ def review(weights: torch.Tensor, labels: list[Occupancy], field: Field, cube: C
     return revised
 
 
-def heal(weights: torch.Tensor, labels: list[Occupancy], field: Field, cube: Cube, resolution: int, fitting: Fitting,
-         rounds: int = ROUNDS) -> tuple[torch.Tensor, list[trimesh.Trimesh | None]]:
-    """Finished fits (scans, P), those of several bodies fitted on until they are of one, and what all decode to.
+def heal(weights: torch.Tensor, meshes: list[trimesh.Trimesh | None], labels: list[Occupancy], field: Field,
+         cube: Cube, resolution: int, fitting: Fitting, rounds: int = ROUNDS,
+         ) -> tuple[torch.Tensor, list[trimesh.Trimesh | None]]:
+    """Finished fits (scans, P) and what they decode to in, both with those of several bodies fitted on until they are
+    of one out.
 
     A fit that holds no surface has no mesh. After so many rounds, those that are still of several bodies stay so.
     """
-    weights, labels = weights.clone(), list(labels)
-    meshes = [whole_mesh(field, row, cube, resolution) for row in weights]
+    weights, meshes, labels = weights.clone(), list(meshes), list(labels)
     torn = range(len(meshes))
     for turn in range(rounds):
         torn = [index for index in torn if meshes[index] is not None and len(bodies(meshes[index])) > 1]

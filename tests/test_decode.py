@@ -27,6 +27,13 @@ class Spheres:
 BALL = Spheres(((0.1, 0.0, -0.1), 0.5))
 
 
+@torch.no_grad()
+def every_node(field, weights, resolution):
+    grid = np.empty((resolution,) * 3, np.float32)
+    _evaluate(field, weights, torch.linspace(-1, 1, resolution), grid, np.ones_like(grid, bool))
+    return grid
+
+
 def test_a_sphere_comes_out_in_millimetres_closed_and_outward():
     mesh = decode(BALL, NONE, CUBE, 64)
     middle = np.array(CUBE.centre) + 100 * np.array([0.1, 0.0, -0.1])
@@ -49,12 +56,9 @@ def test_a_surface_through_grid_nodes_stays_closed_when_equal_vertices_are_merge
 def test_the_mesh_is_that_of_the_dense_grid_vertex_for_vertex(resolution):
     field = Field(hidden=(32, 32))
     weights = 1.5 * field.initial(torch.Generator().manual_seed(3))
-    dense = np.empty((resolution,) * 3, np.float32)
-    with torch.no_grad():
-        _evaluate(field, weights, torch.linspace(-1, 1, resolution), dense, np.ones_like(dense, bool))
-    weights[-1] -= float(np.median(dense))
-    dense -= np.median(dense)
-    sparse = logit_grid(field, weights, resolution)
+    # Half of the cube is inside.
+    weights[-1] -= float(np.median(every_node(field, weights, resolution)))
+    dense, sparse = every_node(field, weights, resolution), logit_grid(field, weights, resolution)
     assert np.array_equal(sparse > 0, dense > 0)
     for got, expected in zip(marching_cubes(sparse, 0)[:2], marching_cubes(dense, 0)[:2], strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-3)

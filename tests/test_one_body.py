@@ -7,7 +7,7 @@ from conftest import ellipsoid
 from overfit import Cube, Field, Fitting, decode
 from overfit.decode import bodies
 from overfit.fit import fit
-from overfit.healing import heal, review
+from overfit.healing import heal, review, whole_mesh
 from overfit.occupancy import Occupancy, tensors
 from overfit.one_body import EXTRA, one_body
 
@@ -77,7 +77,8 @@ def test_a_fit_that_is_reviewed_ends_as_one_body():
 
 def test_a_finished_fit_is_healed():
     weights = fitted()
-    healed, meshes = heal(weights, [labels()], Field(), CUBE, 64, Fitting(points=1024))
+    torn = [whole_mesh(Field(), weights[0], CUBE, 64)]
+    healed, meshes = heal(weights, torn, [labels()], Field(), CUBE, 64, Fitting(points=1024))
     assert strays(weights) == 2 and strays(healed) == 0
     error = gap(meshes[0].vertices, HEAD)
     assert len(bodies(meshes[0])) == 1 and np.abs(error).mean() < 0.5
@@ -85,5 +86,5 @@ def test_a_finished_fit_is_healed():
 
 def test_a_fit_of_one_body_or_of_none_is_left_alone():
     ball_label, nothing = labels(), torch.zeros(1, Field().size)
-    same, meshes = heal(nothing, [ball_label], Field(), CUBE, 64, Fitting())
+    same, meshes = heal(nothing, [None], [ball_label], Field(), CUBE, 64, Fitting())
     assert torch.equal(same, nothing) and meshes == [None]

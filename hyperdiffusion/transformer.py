@@ -55,6 +55,11 @@ class TokenTransformer(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
+    @property
+    def silent(self) -> bool:
+        """Whether it is still zero everywhere."""
+        return not any(tensor.any() for head in self.project for tensor in (head.weight, head.bias))
+
     def forward(self, tokens: list[torch.Tensor], step: torch.Tensor) -> list[torch.Tensor]:
         """Tokens (B, size) each and their time steps (B,) -> as many of the same sizes."""
         embedded = [embed(token) for embed, token in zip(self.embed, tokens)]
@@ -97,8 +102,12 @@ class Denoiser(nn.Module):
 
     def _expected(self, mixture: Mixture, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         signal = self.signal[step][:, None]
+        guess = mixture(noised, signal)
+        # What no step of a training has helped is often kept, and a transformer without a say takes most of the time.
+        if not self.training and self.transformer.silent:
+            return guess
         _, error = posterior(noised, signal, mixture.within)
-        return mixture(noised, signal) + error * self.correction(noised, step)
+        return guess + error * self.correction(noised, step)
 
     def correction(self, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """What the transformer adds to the mixture's guess (B, D), before it is scaled to that guess's error."""

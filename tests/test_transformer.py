@@ -38,6 +38,17 @@ def test_it_starts_as_the_best_denoiser_of_a_gaussian():
         torch.testing.assert_close(guess, slope * noised, atol=0.05, rtol=0.05)
 
 
+def test_a_transformer_is_asked_only_where_it_has_a_say():
+    made, noised, step = Denoiser(SMALL, SCHEDULE, tokens()), torch.randn(5, 11), torch.arange(5) * 90
+    asked = []
+    made.transformer.register_forward_hook(lambda *call: asked.append(made.training))
+    in_training = made(noised, step)
+    assert asked == [True]
+    assert torch.equal(made.eval()(noised, step), in_training) and asked == [True]
+    made.transformer.project[1].bias.data[0] = 1e-3
+    assert not torch.equal(made(noised, step), in_training) and asked == [True, False]
+
+
 def test_nine_tokens_for_the_default_field():
     store = torch.randn(5, Field().size)
     made = Denoiser(SMALL, SCHEDULE, Tokens.of(store, Field().sizes))

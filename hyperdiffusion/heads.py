@@ -51,7 +51,7 @@ class Person:
 
 
 class HeadModel:
-    """Anny, cut to the head. Needs the extra `demo`; loading takes half a minute the first time, then seconds."""
+    """Anny, cut to the head. Needs the extra `demo`; loading takes a minute or two the first time, then seconds."""
 
     def __init__(self):
         """Raises BadInput where anny or manifold3d is not installed."""
@@ -63,9 +63,9 @@ class HeadModel:
                            ) from error
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            labels = [label for label in anny.Anny(local_changes="all", skinning_method="lbs").local_change_labels
-                      if _part(label) in PARTS]
-            self.model = anny.Anny(local_changes=labels, facial_actions="all", phenotypes="all", skinning_method="lbs")
+            self.model = anny.Anny(local_changes="all", facial_actions="all", phenotypes="all", skinning_method="lbs")
+        # The local changes that shape a head.
+        self.details = [label for label in self.model.local_change_labels if _part(label) in PARTS]
         cavities = torch.load(Path(anny.__path__[0]) / "data" / "template_mesh_internal_cavities.pth")
         hidden = np.isin(self.model.base_mesh_vertex_indices.numpy(), cavities["vertex_indices"])
         faces = np.asarray(self.model.faces)
@@ -92,7 +92,7 @@ class HeadModel:
         ancestry = dict(zip(("african", "asian", "caucasian"), map(float, rng.dirichlet([0.7] * 3))))
         common: dict[str, float] = {}
         local = {}
-        for label in self.model.local_change_labels:
+        for label in self.details:
             both = label[2:] if label[:2] in ("l-", "r-") else label
             if both not in common:
                 common[both] = float(rng.normal(scale=LOCAL))
@@ -151,7 +151,7 @@ def write_heads(out: Path | str, count: int, seed: int, suffix: str = "ply",
     paths = [out / f"head_{seed:03d}_{index:05d}.{suffix}" for index in range(count)]
     if all(path.exists() for path in (*paths, out / "heads.csv")):
         return paths
-    with tqdm(total=1, desc="loading the head model, a minute the first time", bar_format="{desc} [{elapsed}]") as bar:
+    with tqdm(total=1, desc="loading the head model, minutes the first time", bar_format="{desc} [{elapsed}]") as bar:
         model = HeadModel()
         bar.update()
     out.mkdir(parents=True, exist_ok=True)

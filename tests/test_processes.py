@@ -13,6 +13,7 @@ from overfit import BadInput
 
 SCRIPT = """
 import json, sys
+from functools import partialmethod
 from pathlib import Path
 import torch
 from hyperdiffusion import learner
@@ -22,7 +23,9 @@ from hyperdiffusion.tokens import Plain, Tokens
 from hyperdiffusion.transformer import Shape
 
 torch.set_num_threads(1)
-STATE, SHARD = Path(sys.argv[1]), sys.argv[2] == "shard"
+STATE, SHARD, COMPILED = Path(sys.argv[1]), "shard" in sys.argv[2:], "compile" in sys.argv[2:]
+# As traced and run without machine code, which would take a minute to make.
+torch.nn.Module.compile = partialmethod(torch.nn.Module.compile, backend="aot_eager")
 # In bf16 a half batch rounds otherwise than a whole one.
 learner.autocast = lambda device: torch.autocast("cpu", enabled=False)
 weights = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
@@ -33,13 +36,13 @@ def main(processes, device):
         shape = Shape(width=32, depth=1, heads=2, dropout=0.0)
         training = Training(shape=shape, steps=20, batch=8, warmup=2, rate=1e-2, average=0.0)
         data = coordinates.encode(weights)
-        run = Learner(coordinates, data, data[:0], training, device, processes, SHARD)
+        run = Learner(coordinates, data, data[:0], training, device, processes, SHARD, COMPILED)
         losses = [float(run.step()) for _ in range(10)]
         # What is saved half way is taken up by another learner.
         about = {"kind": learner.STATE, "heads": [], "settings": {}}
         run.save(STATE, about)
         processes.wait()
-        run = Learner(coordinates, data, data[:0], training, device, processes, SHARD)
+        run = Learner(coordinates, data, data[:0], training, device, processes, SHARD, COMPILED)
         run.restore(STATE, about)
         losses += [float(run.step()) for _ in range(10)]
         model = run.model()
@@ -54,9 +57,9 @@ with joined(torch.device("cpu")) as (processes, device):
 """
 
 
-def losses(folder: Path, count: int, way: str = "share") -> torch.Tensor:
+def losses(folder: Path, count: int, *ways: str) -> torch.Tensor:
     """Twenty losses and the sum of the final model's parameters, for either kind of coordinates."""
-    words = [sys.executable, "-c", SCRIPT, folder / "state", way]
+    words = [sys.executable, "-c", SCRIPT, folder / "state", *ways]
     if count > 1:
         words[1:1] = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "--no-python",
                       sys.executable]
@@ -65,11 +68,11 @@ def losses(folder: Path, count: int, way: str = "share") -> torch.Tensor:
     return torch.tensor([json.loads(line) for line in done.stdout.splitlines()], dtype=torch.double)
 
 
-def test_two_processes_have_the_losses_of_one_whether_they_share_batches_or_the_model_too(tmp_path):
+def test_two_processes_have_the_losses_of_one_whether_they_share_the_model_too_or_are_compiled(tmp_path):
     alone = losses(tmp_path, 1)
     assert alone.shape == (2, 21)
-    for way in ("share", "shard"):
-        torch.testing.assert_close(losses(tmp_path, 2, way), alone, atol=1e-5, rtol=1e-4)
+    for ways in ((), ("shard",), ("shard", "compile")):
+        torch.testing.assert_close(losses(tmp_path, 2, *ways), alone, atol=1e-5, rtol=1e-4)
 
 
 def test_parts_make_up_the_batch():

@@ -270,7 +270,8 @@ def main() -> None:
     """Run the methods that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("store", "scans", "held_out", "out"):
-        parser.add_argument(name, type=Path)
+        # However it is spelled, a second call must know it again.
+        parser.add_argument(name, type=lambda word: Path(word).resolve())
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--count", type=int, default=256)
     parser.add_argument("--emd-heads", type=int, default=0)

@@ -102,30 +102,28 @@ def _reached(grid: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Cells (n-1, n-1, n-1) that the surface may cross, by the logits (n, n, n) at their corners.
 
     Either the sign changes, or a corner is so close to zero that the field may bend past it within the cell, by second
-    differences of known logits. Each cell has a corner amid known ones, the middle of the coarser cell that was split.
+    differences of known logits. Cells of a split one have its middle as a corner, about which all is known.
     """
     bend = np.zeros_like(grid)
     for axis in range(3):
         values, sure = np.moveaxis(grid, axis, 0), np.moveaxis(known, axis, 0)
         np.moveaxis(bend, axis, 0)[1:-1] += np.abs(np.diff(values, 2, axis=0)) * (sure[:-2] & sure[1:-1] & sure[2:])
-    nearest = np.minimum.reduce(_at_corners(np.abs(grid)))
-    inside = _at_corners(grid > 0)
-    crossed = np.logical_or.reduce(inside) & ~np.logical_and.reduce(inside)
-    return crossed | (nearest < BEND * np.maximum.reduce(_at_corners(bend)))
+    inside = grid > 0
+    crossed = _over_corners(np.logical_or, inside) & ~_over_corners(np.logical_and, inside)
+    return crossed | (_over_corners(np.minimum, np.abs(grid)) < BEND * _over_corners(np.maximum, bend))
 
 
-def _at_corners(nodes: np.ndarray) -> list[np.ndarray]:
-    """Views (n-1, n-1, n-1) of what stands at the nodes (n, n, n), one for each of a cell's eight corners."""
-    halves = slice(None, -1), slice(1, None)
-    return [nodes[x, y, z] for x in halves for y in halves for z in halves]
+def _over_corners(combine: np.ufunc, nodes: np.ndarray) -> np.ndarray:
+    """What stands at the eight corners of each cell (n-1, n-1, n-1) of the nodes (n, n, n), combined."""
+    for axis in range(3):
+        along = np.moveaxis(nodes, axis, 0)
+        nodes = np.moveaxis(combine(along[:-1], along[1:]), 0, axis)
+    return nodes
 
 
 def _corners(cells: np.ndarray) -> np.ndarray:
     """Nodes (n+1, n+1, n+1) at the corners of the marked cells (n, n, n)."""
-    nodes = np.zeros([side + 1 for side in cells.shape], bool)
-    for corner in _at_corners(nodes):
-        corner |= cells
-    return nodes
+    return _over_corners(np.logical_or, np.pad(cells, 1))
 
 
 def _evaluate(field: Field, weights: torch.Tensor, axis: torch.Tensor, grid: np.ndarray, wanted: np.ndarray) -> None:

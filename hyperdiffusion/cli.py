@@ -156,10 +156,10 @@ def decode(store: Folder, out: Folder, resolution: int = 256, format: Format = "
         keep_islands: Keep pieces that do not touch the head.
         machine: What of this computer is used.
     """
-    device = machine.use()
+    machine.use()
     fits = stage1.Store(store).read()
     names = output_names([record.name for record in fits.records])
-    _write(zip(names, fits.weights.to(device)), fits, out, resolution, format, keep_islands, machine)
+    _write(zip(names, fits.weights), fits, out, resolution, format, keep_islands, machine)
 
 
 def train(store: Folder, checkpoint: Folder, training: Training = Training(), wandb: Wandb = "disabled",

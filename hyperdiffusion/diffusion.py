@@ -43,7 +43,8 @@ class Schedule:
 
     def noised(self, clean: torch.Tensor, noise: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """q(x_t | x_0): clean and noise (B, D) at steps (B,) -> (B, D) (equation 4)."""
-        signal = self.signal.to(clean.device)[step][:, None]
+        # Not waiting for a GPU, which has the last batch in hand.
+        signal = self.signal.to(clean.device, non_blocking=True)[step][:, None]
         return (signal.sqrt() * clean + (1 - signal).sqrt() * noise).to(clean.dtype)
 
 

@@ -174,8 +174,17 @@ class Learner:
                ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Clean coordinates (B, D) on the device, with a time step and noise for each: a part of `count` draws."""
         step = torch.randint(self.training.schedule.timesteps, (count,), generator=random)[part]
-        noise = torch.randn(count, clean.shape[1], generator=random)[part]
-        return clean.to(self.device), step.to(self.device), noise.to(self.device)
+        if self.device.type == "cuda":
+            # A batch of raw weights has a million numbers: drawn here, they would take as long as the step there.
+            random = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=random)))
+        noise = torch.randn(count, clean.shape[1], generator=random, device=random.device)[part]
+        return self._sent(clean), self._sent(step), noise.to(self.device)
+
+    def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor on the device. A GPU that is still at the last batch does not hold up the next one."""
+        if self.device.type == "cuda" and not tensor.is_cuda:
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def _loss(self, denoise: Denoise, clean: torch.Tensor, step: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Squared error of the clean coordinates that a denoiser expects (x0 prediction), of each of `clean` (B, D)."""

@@ -39,7 +39,8 @@ class Mixture(nn.Module):
     @classmethod
     def one(cls, variance: torch.Tensor) -> "Mixture":
         """One group about zero with variances (D,) along the coordinates themselves."""
-        return cls(torch.ones(1), torch.zeros(1, len(variance)), variance[None], torch.eye(len(variance))[None])
+        middle = torch.zeros_like(variance)
+        return cls(variance.new_ones(1), middle[None], variance[None], torch.diag_embed(middle + 1)[None])
 
     @classmethod
     def of(cls, coordinates: torch.Tensor, group: torch.Tensor, variance: torch.Tensor) -> "Mixture":

@@ -97,13 +97,13 @@ def write_meshes(named: Iterable[tuple[str, torch.Tensor]], field: Field, cube: 
     """Decode named weights (P,) each to a file of its name below `out`; the meshes, and why others are None, by name.
 
     With `heal`, those of several bodies are brought to one first, instead of leaving all but the largest out.
-    On CPU every one of `cores` decodes heads of its own, which is nearly so many times faster.
+    Every one of `cores` decodes heads of its own, with a GPU too: the least of decoding is work of the network.
     """
     named = list(named)
-    tasks = [(weights, field, cube, out / f"{name}.{suffix}", resolution, suffix, keep_islands, heal)
+    tasks = [(weights.cpu(), field, cube, out / f"{name}.{suffix}", resolution, suffix, keep_islands, heal)
              for name, weights in named]
     # Starting workers takes as long as decoding a few heads.
-    pool = min(cores, len(tasks) // FEW) if all(weights.device.type == "cpu" for _, weights in named) else 1
+    pool = min(cores, len(tasks) // FEW)
     made: dict[int, trimesh.Trimesh | str] = {}
     with tqdm(total=len(tasks), desc="decoding", unit="head") as bar:
         for index, mesh in workers.run(_decode_to, tasks, workers=pool):

@@ -130,8 +130,10 @@ def _train(field: Field, mean: torch.Tensor, axes: torch.Tensor, places: torch.T
     for _ in range(steps):
         if not len(order):
             order = torch.randperm(len(places), generator=random)
-        chosen, order = order[:settings.axes_heads].to(places.device), order[settings.axes_heads:]
-        batch = torch.randint(pool.points.shape[1], (settings.axes_points,), generator=random).to(places.device)
+        chosen, order = order[:settings.axes_heads], order[settings.axes_heads:]
+        batch = torch.randint(pool.points.shape[1], (settings.axes_points,), generator=random)
+        # A GPU gets its next step while it is still at this one.
+        chosen, batch = (index.to(places.device, non_blocking=True) for index in (chosen, batch))
         here = table(chosen)
         with autocast(places.device):
             logits = field(torch.addmm(mean, here, axes), pool.points[chosen][:, batch])

@@ -3,8 +3,8 @@
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -29,6 +29,8 @@ from .sample import Sampling, sample
 JUDGE_EVERY = 50
 # Samples in a picture, the steps of ddim that make them, and the grid that shows them.
 SHOWN, SHOW_STEPS, SHOW_GRID = 4, 20, 96
+# Of a training's time, the most that saving takes, and as much for pictures.
+SHARE = 0.05
 # Any of these does for torch.compile, on GPUs too.
 COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++")
 
@@ -55,7 +57,7 @@ def train(store: Path | str, checkpoint: Path | str, training: Training = Traini
         raise BadInput(f"{store}: holds one head, and no distribution is learned from one; fit more scans into it")
     about = {"kind": STATE, "settings": asdict(training), "heads": [record.digest for record in rows.records]}
     if checkpoint.exists():
-        return _finished(checkpoint, about)
+        return _finished(checkpoint, about, device)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with joined(device) as (processes, device):
         return _train(rows, checkpoint, training, about, device, processes, machine.cores,
@@ -75,7 +77,7 @@ def _train(rows: Rows, checkpoint: Path, training: Training, about: dict, device
     if state.exists():
         learner.restore(state, about)
     processes.wait()
-    saved = time.monotonic()
+    saving, showing = Seldom(), Seldom()
     with tqdm(total=learner.steps, initial=learner.done, desc="training", unit="step",
               disable=not processes.first) as bar:
         while not learner.finished:
@@ -87,13 +89,15 @@ def _train(rows: Rows, checkpoint: Path, training: Training, about: dict, device
                 log({"loss": float(loss), "held_out": judged, "rate": learner.optimiser.param_groups[0]["lr"]},
                     learner.done)
             # A model that is shared out would need all processes for its picture.
-            if processes.first and not shard and learner.done % training.show_every == 0:
+            if processes.first and not shard and learner.done % training.show_every == 0 and showing.due():
                 model = Checkpoint(rows.field, rows.cube, learner.coordinates, training.schedule, learner.average, {})
-                if _show(model, learner.done, picture := checkpoint.with_suffix(".png")):
+                with showing.done():
+                    shown = _show(model, learner.done, picture := checkpoint.with_suffix(".png"))
+                if shown:
                     log({"samples": picture}, learner.done)
-            if processes.agree(time.monotonic() - saved > training.save_every):
-                learner.save(state, about)
-                saved = time.monotonic()
+            if processes.agree(saving.due(training.save_every)):
+                with saving.done():
+                    learner.save(state, about)
     model = learner.model()
     if processes.first:
         Checkpoint(rows.field, rows.cube, learner.coordinates, training.schedule, model,
@@ -118,6 +122,28 @@ def verdict(training: dict) -> str:
             f"is {judged:.3f} of a Gaussian's.")
 
 
+class Seldom:
+    """What keeps a training waiting, and is done so seldom that it takes no more than a share of the time.
+
+    The state of the published model is 17 GB; on a GPU, four samples take as long as a hundred steps.
+    """
+
+    def __init__(self):
+        self.last, self.took = time.monotonic(), 0.0
+
+    def due(self, every: float = 0.0) -> bool:
+        """Whether it is time again: `every` so many seconds, or later where that would be too often."""
+        return time.monotonic() - self.last > max(every, self.took / SHARE)
+
+    @contextmanager
+    def done(self) -> Iterator[None]:
+        """About the doing of it."""
+        start = time.monotonic()
+        yield
+        self.last = time.monotonic()
+        self.took = self.last - start
+
+
 def _show(model: Checkpoint, step: int, path: Path) -> bool:
     """Write a picture of four samples, always from the same noise; False where none of them holds a surface yet."""
     weights = sample(model, SHOWN, sampling=Sampling("ddim", min(SHOW_STEPS, model.schedule.timesteps)))
@@ -131,8 +157,8 @@ def _show(model: Checkpoint, step: int, path: Path) -> bool:
     return bool(meshes)
 
 
-def _finished(path: Path, about: dict) -> Checkpoint:
-    made = Checkpoint.load(path)
+def _finished(path: Path, about: dict, device: torch.device) -> Checkpoint:
+    made = Checkpoint.load(path, device)
     same_run(path, made.training, about)
     return made
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -147,8 +148,10 @@ def restored(shape: Shape, schedule: Schedule, coordinates: Coordinates, state: 
     """The denoiser whose `state_dict` this was. Raises KeyError or RuntimeError where it belongs to another."""
     plain = isinstance(coordinates, Plain)
     mixture = None if plain else Mixture(*(state[f"mixture.{name}"] for name in Mixture.TENSORS))
-    made = denoiser_of(shape, schedule, coordinates, mixture)
-    made.load_state_dict(state)
+    # Nothing is drawn that is replaced at once: of a billion parameters that takes ten seconds.
+    with torch.device("meta") if plain else nullcontext():
+        made = denoiser_of(shape, schedule, coordinates, mixture)
+    made.load_state_dict(state, assign=plain)
     return made
 
 

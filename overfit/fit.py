@@ -71,7 +71,9 @@ def fit(field: Field, start: torch.Tensor, points: torch.Tensor, distance: torch
     for step in range(steps):
         if review is not None and step == round(REVIEWED * steps):
             points, distance = review(weights.detach())
-        batch = torch.randint(points.shape[1], (fitting.points,), generator=order).to(points.device)
+        batch = torch.randint(points.shape[1], (fitting.points,), generator=order)
+        # A GPU gets its next step while it is still at this one.
+        batch = batch.to(points.device, non_blocking=True)
         with autocast(points.device):
             logits = field(weights, points[:, batch])
         # Summed over the scans: each scan's gradient is its own, whatever shares the batch with it.

@@ -62,6 +62,8 @@ def test_one_group_guesses_as_a_gaussian_does():
     mixture = Mixture.one(variance)
     torch.testing.assert_close(mixture(noised, signal), posterior(noised, signal, variance)[0])
     torch.testing.assert_close(mixture.within, variance)
+    # All of it lies where the variance does.
+    assert all(tensor.is_meta for tensor in Mixture.one(variance.to("meta")).buffers())
 
 
 def test_groups_are_found_where_there_are_some_and_no_more_than_asked_for():

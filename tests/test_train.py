@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hyperdiffusion.learner import STAIR, STAIR_EPOCHS, Learner
 from hyperdiffusion.presets import PRESETS
 from hyperdiffusion.sample import write_meshes
 from hyperdiffusion.tokens import Plain
-from hyperdiffusion.train import verdict
+from hyperdiffusion.train import SHARE, Seldom, verdict
 from hyperdiffusion.transformer import denoiser_of
 from overfit import BadInput, Cube, Field, Store
 from overfit.fit import has_bf16
@@ -135,14 +136,31 @@ def test_a_run_that_was_killed_ends_as_an_undisturbed_one(store, checkpoint, tmp
     module = importlib.import_module("hyperdiffusion.learner")
     step = module.Learner.step
     monkeypatch.setattr(module.Learner, "step", lambda run: _raise(Killed) if run.done == 17 else step(run))
+    # Saved at every step, whatever share of the time that takes.
+    monkeypatch.setattr(importlib.import_module("hyperdiffusion.train"), "SHARE", float("inf"))
     again = tmp_path / "again.safetensors"
     with pytest.raises(Killed):
         train(store, again, TINY, ONE_THREAD)
-    assert not again.exists()
+    assert not again.exists() and again.with_name("again.safetensors.state").exists()
     monkeypatch.undo()
     resumed = train(store, again, TINY, ONE_THREAD)
     assert torch.equal(parameters(resumed), parameters(Checkpoint.load(checkpoint)))
     assert not again.with_name("again.safetensors.state").exists()
+
+
+def test_saving_takes_no_more_than_its_share_of_the_time(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    saving = Seldom()
+    assert not saving.due(30)
+    now += 31
+    assert saving.due(30)
+    with saving.done():
+        now += 10
+    now += 31
+    assert not saving.due(30)
+    now += 10 / SHARE
+    assert saving.due(30)
 
 
 def _raise(kind):

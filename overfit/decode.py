@@ -6,6 +6,8 @@ The field is evaluated on a grid only where its surface can be, and marching cub
 import numpy as np
 import torch
 import trimesh
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from skimage.measure import marching_cubes
 
 from .cube import Cube
@@ -51,14 +53,22 @@ def largest_body(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 
 
 def bodies(mesh: trimesh.Trimesh) -> list[trimesh.Trimesh]:
-    """The connected pieces, the one with the most triangles first."""
-    # Not mesh.face_adjacency, which would stay in memory as long as the mesh.
-    adjacent = trimesh.graph.face_adjacency(mesh.faces)
-    piece = trimesh.graph.connected_component_labels(adjacent, node_count=len(mesh.faces))
+    """The connected pieces, the one with the most triangles first. What shares a vertex hangs together.
+
+    About each vertex of marching cubes lies one closed fan of triangles, so that edges would tell the same pieces; to
+    sort them takes four times as long.
+    """
+    ends = mesh.faces[:, :2].ravel(), mesh.faces[:, 1:].ravel()
+    links = coo_array((np.ones(len(ends[0]), bool), ends), shape=2 * (len(mesh.vertices),))
+    of_vertex = connected_components(links, directed=False)[1]
+    of_face = of_vertex[mesh.faces[:, 0]]
+    sizes = np.bincount(of_face)
     found = []
-    for label in np.argsort(-np.bincount(piece), kind="stable"):
-        used, triangles = np.unique(mesh.faces[piece == label], return_inverse=True)
-        found.append(trimesh.Trimesh(mesh.vertices[used], triangles.reshape(-1, 3), process=False))
+    # Vertices of no triangle are pieces of size 0.
+    for piece in np.argsort(-sizes, kind="stable")[:np.count_nonzero(sizes)]:
+        kept = of_vertex == piece
+        triangles = (np.cumsum(kept) - 1)[mesh.faces[of_face == piece]]
+        found.append(trimesh.Trimesh(mesh.vertices[kept], triangles, process=False))
     return found
 
 

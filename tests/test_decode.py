@@ -7,7 +7,7 @@ import trimesh
 from skimage.measure import marching_cubes
 
 from overfit import BadInput, Cube, Field, decode
-from overfit.decode import _evaluate, largest_body, logit_grid
+from overfit.decode import _evaluate, bodies, largest_body, logit_grid
 
 CUBE = Cube((10.0, -20.0, 30.0), 100.0)
 NONE = torch.zeros(0)
@@ -103,6 +103,15 @@ def test_a_field_without_a_surface_and_a_tiny_resolution_are_told():
 def test_weights_that_are_not_finite_are_told():
     with pytest.raises(BadInput, match="no surface"):
         decode(Field(), torch.full((Field().size,), torch.nan), CUBE, 16)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bodies_are_the_pieces_that_edges_hold_together(seed):
+    field = Field(octaves=6)
+    mesh = decode(field, field.initial(torch.Generator().manual_seed(seed)), CUBE, 40, keep_islands=True)
+    ours, theirs = (sorted((len(piece.faces), len(piece.vertices), round(float(piece.area), 3)) for piece in pieces)
+                    for pieces in (bodies(mesh), mesh.split(only_watertight=False)))
+    assert len(ours) > 100 and ours == theirs
 
 
 def test_the_largest_body_is_the_one_with_most_triangles():

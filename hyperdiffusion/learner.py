@@ -72,9 +72,10 @@ class Training:
     average: float = 0.998
     # Another seed gives another model from the same store.
     seed: int = 0
-    # Seconds between two savings of the state from which a killed run goes on.
+    # Seconds between two savings of the state from which a killed run goes on; more where they would take more than a
+    # twentieth of the time.
     save_every: float = 30.0
-    # Steps between two pictures of samples, which lie beside the checkpoint under its name.
+    # Steps between two pictures of samples, which lie beside the checkpoint under its name; more on the same condition.
     show_every: int = 500
 
 

@@ -179,7 +179,7 @@ class Learner:
             # A batch of raw weights has a million numbers: drawn here, they would take as long as the step there.
             random = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=random)))
         noise = torch.randn(count, clean.shape[1], generator=random, device=random.device)[part]
-        return self._sent(clean), self._sent(step), noise.to(self.device)
+        return self._sent(clean), self._sent(step), noise
 
     def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor on the device. A GPU that is still at the last batch does not hold up the next one."""

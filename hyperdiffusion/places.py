@@ -3,7 +3,6 @@
 Made once, and kept in a file beside the checkpoint: a run that is killed goes on with the heads not placed yet.
 """
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from overfit.store import Rows
 
 from .checkpoint import read_tensors, same_run, write_tensors
 from .learner import Heads, Training, split
+from .seldom import Seldom
 from .subspace import CHUNK, learn, place
 from .tokens import Coordinates, Plain, Tokens
 
@@ -51,7 +51,7 @@ def _place(rows: Rows, order: list[int], tokens: Tokens, places: torch.Tensor, t
            save: Callable[[], None]) -> None:
     """Fill in the coordinates (n, D) that are NaN; `save` is called now and then, and at the end."""
     others = places.isnan().any(1).nonzero().flatten().tolist()
-    saved = time.monotonic()
+    saving = Seldom()
     with tqdm(total=len(others), desc="placing heads", unit="head", disable=not others) as bar:
         for start in range(0, len(others), CHUNK):
             chunk = others[start:start + CHUNK]
@@ -60,9 +60,9 @@ def _place(rows: Rows, order: list[int], tokens: Tokens, places: torch.Tensor, t
                      else place(rows.field, rows.cube, weights, tokens, training.subspace, cores))
             places[chunk] = found.cpu()
             bar.update(len(chunk))
-            if start + CHUNK >= len(others) or time.monotonic() - saved > training.save_every:
-                save()
-                saved = time.monotonic()
+            if start + CHUNK >= len(others) or saving.due(training.save_every):
+                with saving.done():
+                    save()
 
 
 def _save(path: Path, tokens: Tokens, places: torch.Tensor, about: dict) -> None:

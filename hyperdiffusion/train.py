@@ -2,9 +2,8 @@
 
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -24,13 +23,12 @@ from .places import coordinates_of
 from .processes import Processes, joined
 from .render import sheet
 from .sample import Sampling, sample
+from .seldom import Seldom
 
 # Steps between two looks at the held-out heads.
 JUDGE_EVERY = 50
 # Samples in a picture, the steps of ddim that make them, and the grid that shows them.
 SHOWN, SHOW_STEPS, SHOW_GRID = 4, 20, 96
-# Of a training's time, the most that saving takes, and as much for pictures.
-SHARE = 0.05
 # Any of these does for torch.compile, on GPUs too.
 COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++")
 
@@ -120,28 +118,6 @@ def verdict(training: dict) -> str:
                 f"that training starts from, whose error is {judged:.3f} of one Gaussian's. More scans help.")
     return (f"Trained for {done} steps; kept the model of step {kept}, whose squared error on heads held out of these "
             f"is {judged:.3f} of a Gaussian's.")
-
-
-class Seldom:
-    """What keeps a training waiting, and is done so seldom that it takes no more than a share of the time.
-
-    The state of the published model is 17 GB; on a GPU, four samples take as long as a hundred steps.
-    """
-
-    def __init__(self):
-        self.last, self.took = time.monotonic(), 0.0
-
-    def due(self, every: float = 0.0) -> bool:
-        """Whether it is time again: `every` so many seconds, or later where that would be too often."""
-        return time.monotonic() - self.last > max(every, self.took / SHARE)
-
-    @contextmanager
-    def done(self) -> Iterator[None]:
-        """About the doing of it."""
-        start = time.monotonic()
-        yield
-        self.last = time.monotonic()
-        self.took = self.last - start
 
 
 def _show(model: Checkpoint, step: int, path: Path) -> bool:

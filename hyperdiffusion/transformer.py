@@ -148,7 +148,8 @@ def restored(shape: Shape, schedule: Schedule, coordinates: Coordinates, state: 
     """The denoiser whose `state_dict` this was. Raises KeyError or RuntimeError where it belongs to another."""
     plain = isinstance(coordinates, Plain)
     mixture = None if plain else Mixture(*(state[f"mixture.{name}"] for name in Mixture.TENSORS))
-    # Nothing is drawn that is replaced at once: of a billion parameters that takes ten seconds.
+    # Nothing is drawn that is replaced at once: of a billion parameters that takes ten seconds. The other kind is
+    # small, and has tensors that no state holds.
     with torch.device("meta") if plain else nullcontext():
         made = denoiser_of(shape, schedule, coordinates, mixture)
     made.load_state_dict(state, assign=plain)

@@ -1,5 +1,6 @@
 """Shapes whose answers are known, and settings small enough for tests."""
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 import trimesh
 
+from hyperdiffusion import Shape, Training, train
 from overfit import Fitting, Machine, Sampling, Settings, overfit
 
 # Where real data lies beside a checkout; tests that want it skip where it does not.
@@ -15,6 +17,28 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SMALL = Settings(review=32, sampling=Sampling(near=6000, wide=2000, uniform=2000), worst_mm=20.0,
                  fitting=Fitting(steps=60, first_steps=200, points=512))
 ONE_THREAD = Machine(device="cpu", threads=1)
+TINY = Training("weights", shape=Shape(width=32, depth=1, heads=2, dropout=0.0), steps=30, batch=8, save_every=0.0)
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+def train_till_killed(store: Path, path: Path, training: Training, machine: Machine) -> None:
+    """A training that is killed at its step 17; its state lies on disk, saved whatever share of the time that took."""
+    learner = importlib.import_module("hyperdiffusion.learner").Learner
+    step = learner.step
+
+    def killed(run):
+        if run.done == 17:
+            raise Killed
+        return step(run)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(learner, "step", killed)
+        patch.setattr(importlib.import_module("hyperdiffusion.seldom"), "SHARE", float("inf"))
+        train(store, path, training, machine)
+    assert not path.exists() and path.with_name(path.name + ".state").exists()
 
 
 def ellipsoid(radii, subdivisions: int = 3) -> trimesh.Trimesh:

@@ -1,19 +1,17 @@
 """What a GPU computes is what the CPU does. Skipped where there is none."""
 
-import importlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, TINY, train_till_killed
 
-from hyperdiffusion import Checkpoint, Shape, Subspace, Training, sample, train
+from hyperdiffusion import Checkpoint, Subspace, sample, train
 from overfit import Machine, Store, overfit
 from overfit.decode import logit_grid
 
 GPU = Machine(device="cuda", threads=2)
-TINY = Training("weights", shape=Shape(width=32, depth=1, heads=2, dropout=0.0), steps=30, batch=8, save_every=0.0)
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 
@@ -38,23 +36,10 @@ def test_a_model_trained_on_a_gpu_draws_the_same_heads_on_cpu(store, tmp_path):
 
 
 @pytest.mark.parametrize("coordinates", ["weights", "raw"])
-def test_a_run_that_was_killed_ends_as_an_undisturbed_one(store, tmp_path, monkeypatch, coordinates):
-    training, module = replace(TINY, coordinates=coordinates), importlib.import_module("hyperdiffusion.learner")
+def test_a_run_that_was_killed_ends_as_an_undisturbed_one(store, tmp_path, coordinates):
+    training, path = replace(TINY, coordinates=coordinates), tmp_path / "again.safetensors"
     whole = train(store, tmp_path / "whole.safetensors", training, GPU)
-    step = module.Learner.step
-
-    def killed(run):
-        if run.done == 17:
-            raise KeyboardInterrupt
-        return step(run)
-
-    monkeypatch.setattr(module.Learner, "step", killed)
-    monkeypatch.setattr(importlib.import_module("hyperdiffusion.train"), "SHARE", float("inf"))
-    path = tmp_path / "again.safetensors"
-    with pytest.raises(KeyboardInterrupt):
-        train(store, path, training, GPU)
-    assert path.with_name("again.safetensors.state").exists()
-    monkeypatch.undo()
+    train_till_killed(store, path, training, GPU)
     again = train(store, path, training, GPU)
     for ours, theirs in zip(again.denoiser.parameters(), whole.denoiser.parameters()):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)

@@ -11,8 +11,8 @@ ORDER = {
                 "fusion", "scans", "depth_scans", "occupancy", "published", "fit", "decode", "one_body", "healing",
                 "accuracy", "closing", "registration", "prepare", "prepared_folder", "store", "batch", "presets",
                 "run"],
-    "hyperdiffusion": ["heads", "tokens", "diffusion", "mixture", "transformer", "samplers", "checkpoint", "subspace",
-                       "healed", "sample", "processes", "learner", "presets",
+    "hyperdiffusion": ["seldom", "heads", "tokens", "diffusion", "mixture", "transformer", "samplers", "checkpoint",
+                       "subspace", "healed", "sample", "processes", "learner", "presets",
                        "steer", "metrics", "render", "places", "train", "validity", "features", "evaluate", "report",
                        "prepared_sheet", "demo", "cli", "__main__"],
 }

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ONE_THREAD
+from conftest import ONE_THREAD, TINY, train_till_killed
 
 from hyperdiffusion import Checkpoint, Sampling, Shape, Subspace, Training, places, sample, train
 from hyperdiffusion.checkpoint import VERSION, read_tensors, write_tensors
 from hyperdiffusion.learner import STAIR, STAIR_EPOCHS, Learner
 from hyperdiffusion.presets import PRESETS
 from hyperdiffusion.sample import write_meshes
+from hyperdiffusion.seldom import SHARE, Seldom
 from hyperdiffusion.tokens import Plain
-from hyperdiffusion.train import SHARE, Seldom, verdict
+from hyperdiffusion.train import verdict
 from hyperdiffusion.transformer import denoiser_of
 from overfit import BadInput, Cube, Field, Store
 from overfit.fit import has_bf16
 from overfit.store import Record
 
-TINY = Training("weights", shape=Shape(width=32, depth=1, heads=2, dropout=0.0), steps=30, batch=8, save_every=0.0)
 CUBE = Cube((0.0, 0.0, 0.0), 100.0)
 
 
@@ -129,20 +129,9 @@ def test_training_that_does_not_help_leaves_the_gaussian(tmp_path):
     assert "the model is the Gaussian" in verdict(model.training)
 
 
-def test_a_run_that_was_killed_ends_as_an_undisturbed_one(store, checkpoint, tmp_path, monkeypatch):
-    class Killed(Exception):
-        pass
-
-    module = importlib.import_module("hyperdiffusion.learner")
-    step = module.Learner.step
-    monkeypatch.setattr(module.Learner, "step", lambda run: _raise(Killed) if run.done == 17 else step(run))
-    # Saved at every step, whatever share of the time that takes.
-    monkeypatch.setattr(importlib.import_module("hyperdiffusion.train"), "SHARE", float("inf"))
+def test_a_run_that_was_killed_ends_as_an_undisturbed_one(store, checkpoint, tmp_path):
     again = tmp_path / "again.safetensors"
-    with pytest.raises(Killed):
-        train(store, again, TINY, ONE_THREAD)
-    assert not again.exists() and again.with_name("again.safetensors.state").exists()
-    monkeypatch.undo()
+    train_till_killed(store, again, TINY, ONE_THREAD)
     resumed = train(store, again, TINY, ONE_THREAD)
     assert torch.equal(parameters(resumed), parameters(Checkpoint.load(checkpoint)))
     assert not again.with_name("again.safetensors.state").exists()

@@ -1,136 +1,165 @@
-"""How faithful the fits of a store are: every fit decoded and measured against its scan, and the midpoints of pairs.
+"""Quality of the fits in a store: each is compared with its scan, and midpoints of pairs with true midpoints.
 
-    python make_heads.py HEADS --count 64                 # ../shared/data/ict_heads
-    hyperdiffusion overfit HEADS STORE
+    hyperdiffusion overfit HEADS STORE --prepared
     python benchmarks/fit_quality.py HEADS STORE
-    python benchmarks/fit_quality.py HEADS STORE --reference OTHERS     # and 1-NNA against heads never fitted
+    python benchmarks/fit_quality.py HEADS STORE --reference OTHERS     # and 1-NNA against heads that were never fitted
 
-Where the scans are in correspondence, the mean of two heads' vertices is the true midpoint, with which the midpoint of
-their weights is compared.
+If the scans are in correspondence, the mean of two heads' vertices is their true midpoint; the decoded mean of their
+weights is compared with it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-import igl
 import numpy as np
-import torch
 import trimesh
 import tyro
-from loky import get_reusable_executor
-from tqdm import tqdm
+from columns import FIT_MIDPOINTS, FIT_NEIGHBOURS, FIT_QUALITY
+from fit_measures import fit_errors, mean_of, midpoint_errors
+from results_io import BenchmarkOptions, run_benchmark, write_result
+from tables import markdown_table
 
-from hyperdiffusion import metrics
-from hyperdiffusion.render import sheet
-from overfit import Cube, Field, Machine, Store, decode
-from overfit.accuracy import surface_error
-from overfit.decode import bodies
-from overfit.occupancy import arrays, barycentric_points, on_face
-from overfit.scans import Scan, find, read
+from hyperdiffusion import write_contact_sheet
+from hyperdiffusion.evaluation.metrics import chamfer_distances, compare_sets, sample_point_clouds
+from overfit import DecodeConfig, Fits, Machine, NeuralHead, RunContext, Scan, Store, decode, find_scans, read_prepared
+from overfit.runtime.workers import run_tasks_in_order
 
-ROWS = ("mean, mm", "95 %, mm", "F at 1 mm", "normals", "face, degrees", "one body")
+# Heads in the picture, pixels of a view, and by how many degrees heads are turned.
+SHOWN = 8
+VIEW_SIZE = 512
+YAWS = (0.0,)
+# Values of which the smallest is the worst.
+HIGHER_IS_BETTER = ("f1mm", "normals", "one_component")
+# Seeds of the point clouds of fits and of the reference.
+FIT_SEED = 0
+REFERENCE_SEED = 1
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """What is measured."""
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(BenchmarkOptions):
+    """Which fits are measured, and how."""
 
-    # Folder of the scans that the store was made from.
     scans: tyro.conf.Positional[Path]
+    """Folder of the scans that the store was made from."""
+
     store: tyro.conf.Positional[Path]
-    # Folder of heads that were not fitted, with which the fitted ones are compared by 1-NNA.
+    """Store of the fits."""
+
     reference: Path | None = None
-    # How many fits are measured, from the first on; 0 takes all.
+    """Folder of heads that were not fitted; fits and scans are compared with them by 1-NNA."""
+
     count: int = 0
-    # Grid that they are decoded on.
+    """Number of fits to measure; 0 takes all."""
+
     resolution: int = 256
-    # A picture of the first eight heads, their scans above their fits.
+    """Grid on which fits are decoded."""
+
     picture: Path | None = None
-    machine: Machine = Machine(device="cpu")
+    """File for a picture of the first eight scans above their fits."""
+
+    machine: tyro.conf.OmitArgPrefixes[Machine] = Machine(device="cpu")
+    """The computer's resources."""
 
 
-def face_angle(mesh: trimesh.Trimesh, truth: trimesh.Trimesh) -> float:
-    """Mean angle in degrees between the normals of the truth's face front and those of the nearest points."""
-    rng = np.random.default_rng(0)
-    weight = truth.area_faces * on_face(truth)
-    triangles = rng.choice(len(weight), 8000, p=weight / weight.sum())
-    points = barycentric_points(truth.triangles[triangles], rng)
-    nearest = igl.point_mesh_squared_distance(points, *arrays(mesh))[1]
-    cosine = (truth.face_normals[triangles] * mesh.face_normals[nearest]).sum(1)
-    return float(np.degrees(np.arccos(cosine.clip(-1, 1))).mean())
+def main(config: BenchmarkConfig) -> None:
+    """Measure the fits and print the tables."""
+    context = config.machine.start()
+    fits = Store(config.store).read()
+    count = min(config.count or len(fits.records), len(fits.records))
+    by_name = {scan.name: scan for scan in find_scans(config.scans)}
+    scans = [by_name[record.name] for record in fits.records[:count]]
+    rows = _quality_rows(fits, scans, config, context)
+    print(f"{count} fits at {config.resolution}^3\n\n{markdown_table(FIT_QUALITY, rows)}")
+    for columns, more in (
+        (FIT_MIDPOINTS, _midpoint_rows(fits, scans, config, context)),
+        (FIT_NEIGHBOURS, _neighbour_rows(fits, scans, config, context)),
+    ):
+        if more:
+            print(f"\n{markdown_table(columns, more)}", flush=True)
+            rows += more
+    if config.picture:
+        _draw(fits, scans[:SHOWN], config, config.picture)
+    write_result("fit_quality", rows, config)
 
 
-def fidelity(scan: Scan, weights: torch.Tensor, field: Field, cube: Cube, resolution: int) -> list[float]:
-    """A scan's figures, in the order of ROWS."""
-    torch.set_num_threads(1)
-    truth, pieces = read(scan), bodies(decode(field, weights, cube, resolution, keep_islands=True))
-    error = surface_error(pieces[0], truth, np.random.default_rng(0))
-    return [error.mean_mm, error.p95_mm, error.f1mm, error.normals, face_angle(pieces[0], truth), len(pieces) == 1]
+def _quality_rows(
+    fits: Fits, scans: Sequence[Scan], config: BenchmarkConfig, context: RunContext
+) -> list[dict[str, Any]]:
+    tasks = [(fits.head(index), scan, config.resolution) for index, scan in enumerate(scans)]
+    with context.progress(len(tasks), "measuring", "fit") as bar:
+        measured = run_tasks_in_order(_measure, tasks, context, bar=bar)
+    values = {key: np.array([one[key] for one in measured]) for key in measured[0]}
+    worst = {key: float(array.min() if key in HIGHER_IS_BETTER else array.max()) for key, array in values.items()}
+    medians = {key: float(np.median(array)) for key, array in values.items()}
+    return [{"fits": "mean", **mean_of(measured)}, {"fits": "median", **medians}, {"fits": "worst", **worst}]
 
 
-def midpoint(pair: tuple[Scan, Scan], weights: torch.Tensor, field: Field, cube: Cube, resolution: int,
-             ) -> tuple[float, bool] | None:
-    """Distance in mm of the midpoint of two fits (2, P) from that of their scans, and whether it is one body."""
-    torch.set_num_threads(1)
-    one, other = read(pair[0]), read(pair[1])
-    if one.faces.shape != other.faces.shape or (one.faces != other.faces).any():
-        return None
-    truth = trimesh.Trimesh((one.vertices + other.vertices) / 2, one.faces, process=False)
-    pieces = bodies(decode(field, weights.mean(0), cube, resolution, keep_islands=True))
-    return surface_error(pieces[0], truth, np.random.default_rng(0)).mean_mm, len(pieces) == 1
+def _measure(head: NeuralHead, scan: Scan, resolution: int) -> dict[str, float]:
+    return fit_errors(head, read_prepared(scan).mesh, resolution=resolution)
 
 
-def main(benchmark: Benchmark) -> None:
-    """Print the tables."""
-    fits = Store(benchmark.store).read()
-    scans = {scan.name: scan for scan in find(benchmark.scans)}
-    count = benchmark.count or len(fits.records)
-    chosen = [scans[record.name] for record in fits.records[:count]]
-    measured, halfway, decoded = (partial(function, field=fits.field, cube=fits.cube, resolution=benchmark.resolution)
-                                  for function in (fidelity, midpoint, _decoded))
-    weights, pairs = fits.weights[:count], list(zip(chosen[::2], chosen[1::2]))
-    with get_reusable_executor(benchmark.machine.cores) as pool:
-        rows = np.array(list(tqdm(pool.map(measured, chosen, weights), desc="fits", total=count)))
-        halves = weights[:2 * len(pairs)].unflatten(0, (-1, 2))
-        middles = [middle for middle in tqdm(pool.map(halfway, pairs, halves), desc="midpoints", total=len(pairs))
-                   if middle]
-        fitted = list(tqdm(pool.map(decoded, weights), desc="decoding", total=count)) if benchmark.reference else []
-    print(f"{count} fits at {benchmark.resolution}^3\n\n| | {' | '.join(ROWS)} |\n{'| --- ' * (len(ROWS) + 1)}|")
-    for name, row in (("mean", rows.mean(0)), ("median", np.median(rows, 0)), ("worst", _worst(rows))):
-        print(f"| {name} | " + " | ".join(f"{figure:.3f}" for figure in row) + " |")
-    if middles:
-        distance, whole = np.array(middles).T
-        print(f"\nmidpoints of {len(middles)} pairs: {distance.mean():.2f} mm from the true ones, "
-              f"{whole.mean():.2f} of them one body")
-    if benchmark.reference:
-        for name, accuracy in _neighbours(benchmark.reference, fitted, chosen).items():
-            print(f"1-NNA of {name} against {benchmark.reference}: {accuracy:.3f}")
-    if benchmark.picture:
-        sets = {"scans": [read(scan) for scan in chosen[:8]], "fits": [decoded(row) for row in weights[:8]]}
-        sheet(list(sets.items()), benchmark.picture, size=512, turns=(0.0,))
+def _midpoint_rows(
+    fits: Fits, scans: Sequence[Scan], config: BenchmarkConfig, context: RunContext
+) -> list[dict[str, Any]]:
+    """Return one row, or none if the scans are not in correspondence."""
+    pairs = list(zip(range(0, len(scans) - 1, 2), range(1, len(scans), 2), strict=True))
+    tasks = [(_midpoint(fits, a, b), (scans[a], scans[b]), config.resolution) for a, b in pairs]
+    with context.progress(len(tasks), "midpoints", "pair") as bar:
+        found = run_tasks_in_order(_measure_midpoint, tasks, context, bar=bar)
+    errors = [one for one in found if one is not None]
+    if not errors:
+        return []
+    mean = mean_of(errors)
+    return [{"pairs": len(errors), "midpoint_mm": mean["mean_mm"], "one_component": mean["one_component"]}]
 
 
-def _decoded(weights: torch.Tensor, field: Field, cube: Cube, resolution: int) -> trimesh.Trimesh:
-    torch.set_num_threads(1)
-    return decode(field, weights, cube, resolution)
+def _midpoint(fits: Fits, a: int, b: int) -> NeuralHead:
+    return NeuralHead(fits.field, fits.cube, (fits.weights[a] + fits.weights[b]) / 2)
 
 
-def _worst(rows: np.ndarray) -> np.ndarray:
-    low, high = rows.min(0), rows.max(0)
-    return np.where([0, 0, 1, 1, 0, 1], low, high)
+def _measure_midpoint(head: NeuralHead, scans: tuple[Scan, Scan], resolution: int) -> dict[str, float] | None:
+    meshes = (read_prepared(scans[0]).mesh, read_prepared(scans[1]).mesh)
+    return midpoint_errors(head, meshes, resolution=resolution)
 
 
-def _neighbours(folder: Path, fitted: list[trimesh.Trimesh], scans: list[Scan]) -> dict[str, float]:
-    """1-NNA by chamfer of 2,048 points, without scaling, of the fits and of their scans against other heads."""
-    reference = metrics.clouds([read(scan) for scan in find(folder)], 1)
-    among, found = metrics.chamfer(reference, reference), {}
-    for name, meshes in {"the fits": fitted, "their scans": [read(scan) for scan in scans]}.items():
-        cloud = metrics.clouds(meshes, 0)
-        across = metrics.chamfer(cloud, reference)
-        found[name] = metrics.compare(metrics.chamfer(cloud, cloud), across, among).one_nna
-    return found
+def _neighbour_rows(
+    fits: Fits, scans: Sequence[Scan], config: BenchmarkConfig, context: RunContext
+) -> list[dict[str, Any]]:
+    """Return the 1-NNA of the fits and of their scans against heads that were not fitted, if there are any."""
+    if config.reference is None:
+        return []
+    reference = [read_prepared(scan).mesh for scan in find_scans(config.reference)]
+    tasks = [(fits.head(index), config.resolution) for index in range(len(scans))]
+    with context.progress(len(tasks), "decoding", "fit") as bar:
+        decoded = run_tasks_in_order(_decoded, tasks, context, bar=bar)
+    sets = {"training fits": decoded, "training scans": [read_prepared(scan).mesh for scan in scans]}
+    return [{"set": name, "one_nna_chamfer": _one_nna(meshes, reference, context)} for name, meshes in sets.items()]
+
+
+def _decoded(head: NeuralHead, resolution: int) -> trimesh.Trimesh:
+    return decode(head, DecodeConfig(resolution))
+
+
+def _one_nna(
+    meshes: Sequence[trimesh.Trimesh], reference: Sequence[trimesh.Trimesh], context: RunContext
+) -> dict[str, float]:
+    """Return the 1-NNA of two sets by Chamfer distance, with its interval."""
+    clouds = sample_point_clouds(meshes, seed=FIT_SEED)
+    others = sample_point_clouds(reference, seed=REFERENCE_SEED)
+    within = chamfer_distances(clouds, clouds, context=context, description="Chamfer")
+    across = chamfer_distances(clouds, others, context=context, description="Chamfer, to the reference")
+    among = chamfer_distances(others, others, context=context, description="Chamfer, reference")
+    estimate = compare_sets(within, across, within_test=among).one_nna
+    return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+
+
+def _draw(fits: Fits, scans: Sequence[Scan], config: BenchmarkConfig, path: Path) -> None:
+    decoded = [_decoded(fits.head(index), config.resolution) for index in range(len(scans))]
+    rows = [("scans", [read_prepared(scan).mesh for scan in scans]), ("fits", decoded)]
+    write_contact_sheet(rows, path, size=VIEW_SIZE, yaws=YAWS)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Benchmark))
+    run_benchmark(main, BenchmarkConfig)

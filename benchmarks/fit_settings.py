@@ -1,82 +1,93 @@
-"""What a setting of the fit gives: error, normals, islands and the straightness of weight space, beside the default's.
+"""Effect of stage 1's settings: error, normals, components and midpoints of fits, next to those of the default.
 
     python benchmarks/fit_settings.py HEADS --count 4
-    python benchmarks/fit_settings.py HEADS --count 4 --settings.fitting.rate 2e-3 --settings.fitting.steps 1200
+    python benchmarks/fit_settings.py HEADS --count 4 --settings.fit.lr 2e-3 --settings.fit.steps 1200
 
-HEADS is a folder of meshes in correspondence (`../shared/data/ict_heads/make_heads.py HEADS --count 64`): the mean of
-two heads' vertices is then the true midpoint, with which the midpoint of their weights is compared.
+HEADS is a folder of meshes in correspondence: the mean of two heads' vertices is then their true midpoint, with which
+the decoded mean of their weights is compared.
 """
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import trimesh
 import tyro
-from fit_quality import face_angle
+from columns import FIT_SETTINGS
+from fit_measures import first_fit, fit_errors, mean_of, midpoint_errors
+from results_io import BenchmarkOptions, publish, run_benchmark
 
-from overfit import Cube, Machine, Settings, decode
-from overfit.accuracy import surface_error
-from overfit.batch import fit_batch, label_scan
-from overfit.decode import bodies
-from overfit.fit import fit
-from overfit.occupancy import tensors
-from overfit.scans import find, read
+from overfit import Cube, Machine, NeuralHead, OverfitConfig, Scan, find_scans, read_prepared
+from overfit.fit_batch import fit_batch
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """What is measured."""
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(BenchmarkOptions):
+    """Which settings are measured, and on what."""
 
-    # Folder of meshes in correspondence.
     heads: tyro.conf.Positional[Path]
-    # Heads to fit, after the first, from which they start.
+    """Folder of meshes in correspondence."""
+
     count: int = 4
-    # Grid that fits are decoded on.
+    """Heads to fit, after the first one, from which they start."""
+
     resolution: int = 256
-    # The settings beside the default.
-    settings: Settings = Settings()
+    """Grid on which fits are decoded."""
+
+    default: OverfitConfig = OverfitConfig()
+    """Settings of the first row."""
+
+    settings: OverfitConfig = OverfitConfig()
+    """Settings of the second row, if they differ from the first row's."""
+
+    machine: tyro.conf.OmitArgPrefixes[Machine] = Machine(device="cpu", threads=1)
+    """The computer's resources."""
 
 
-def measure(name: str, benchmark: Benchmark, settings: Settings) -> None:
-    """Fit, decode, compare, and print a row."""
-    scans = find(benchmark.heads)[:benchmark.count + 1]
-    meshes = [read(scan) for scan in scans]
-    cube = Cube.around(np.array([mesh.bounds for mesh in meshes]), settings.margin)
-    cpu, fitting = torch.device("cpu"), settings.fitting
-    start = settings.field.initial(torch.Generator().manual_seed(fitting.seed))
-    first = tensors([label_scan(scans[0], cube, settings).fitted], cpu)
-    base = fit(settings.field, start, *first, fitting, fitting.first_steps, fitting.rate)[0]
-    begun = time.perf_counter()
-    weights = fit_batch(scans[1:], base, cube, settings, cpu, lambda steps: None).weights
-    seconds = (time.perf_counter() - begun) / benchmark.count
-    rows, middles = [], []
-    for row, truth in zip(weights, meshes[1:]):
-        decoded = bodies(decode(settings.field, row, cube, benchmark.resolution, keep_islands=True))
-        error = surface_error(decoded[0], truth, np.random.default_rng(0))
-        rows.append([error.mean_mm, error.p95_mm, error.f1mm, error.normals, face_angle(decoded[0], truth),
-                     len(decoded) == 1])
-    for one in range(0, len(weights) - 1, 2):
-        truth = trimesh.Trimesh((meshes[one + 1].vertices + meshes[one + 2].vertices) / 2, meshes[one + 1].faces,
-                                process=False)
-        middle = decode(settings.field, weights[one:one + 2].mean(0), cube, benchmark.resolution)
-        middles.append(surface_error(middle, truth, np.random.default_rng(0)).mean_mm)
-    figures = " | ".join(f"{figure:.3f}" for figure in np.mean(rows, axis=0))
-    print(f"| {name} | {figures} | {np.mean(middles):.2f} | {seconds:.1f} |", flush=True)
+def main(benchmark: BenchmarkConfig) -> None:
+    """Measure the default and the given settings."""
+    benchmark.machine.start()
+    rows = [{"settings": "default", **_measure(benchmark, benchmark.default)}]
+    if benchmark.settings != benchmark.default:
+        rows.append({"settings": "given", **_measure(benchmark, benchmark.settings)})
+    publish("fit_settings", FIT_SETTINGS, rows, benchmark)
 
 
-def main(benchmark: Benchmark) -> None:
-    """Print the table."""
-    Machine(device="cpu", threads=1).use()
-    print("| settings | mean, mm | 95 %, mm | F at 1 mm | normals | face, degrees | one body | midpoint, mm "
-          "| s a head, one thread |")
-    print("| --- " * 9 + "|")
-    measure("default", benchmark, Settings())
-    if benchmark.settings != Settings():
-        measure("asked for", benchmark, benchmark.settings)
+def _measure(benchmark: BenchmarkConfig, config: OverfitConfig) -> dict[str, Any]:
+    scans = find_scans(benchmark.heads)[: benchmark.count + 1]
+    meshes = [read_prepared(scan).mesh for scan in scans]
+    cube = Cube.around(np.array([mesh.bounds for mesh in meshes]), config.margin)
+    heads, seconds = _fit(scans, cube, config)
+    errors = [
+        fit_errors(head, mesh, resolution=benchmark.resolution) for head, mesh in zip(heads, meshes[1:], strict=True)
+    ]
+    midpoint_mm = _midpoint_error(heads, meshes[1:], resolution=benchmark.resolution)
+    return {**mean_of(errors), "midpoint_mm": midpoint_mm, "seconds_per_head": seconds / len(heads)}
+
+
+def _fit(scans: Sequence[Scan], cube: Cube, config: OverfitConfig) -> tuple[list[NeuralHead], float]:
+    """Return fits of all scans but the first, from which they start, and their time in seconds."""
+    cpu = torch.device("cpu")
+    base = first_fit(scans[0], cube, config=config, device=cpu)
+    start = time.perf_counter()
+    weights = fit_batch(scans[1:], base, cube, config, cpu).weights
+    seconds = time.perf_counter() - start
+    return [NeuralHead(config.field, cube, row) for row in weights], seconds
+
+
+def _midpoint_error(heads: Sequence[NeuralHead], scans: Sequence[trimesh.Trimesh], *, resolution: int) -> float | None:
+    """Return the mean error in mm of the midpoints of pairs; None if no pair is in correspondence."""
+    errors = []
+    for i in range(0, len(heads) - 1, 2):
+        middle = replace(heads[i], weights=(heads[i].weights + heads[i + 1].weights) / 2)
+        errors.append(midpoint_errors(middle, (scans[i], scans[i + 1]), resolution=resolution))
+    found = [error["mean_mm"] for error in errors if error is not None]
+    return float(np.mean(found)) if found else None
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Benchmark))
+    run_benchmark(main, BenchmarkConfig)

@@ -1,105 +1,175 @@
-"""Seconds a head at equal surface error: our way of fitting beside the published one, on the same heads and machine.
+"""Time per head at equal surface error: our fits next to the published ones, on the same heads and machine.
 
     python benchmarks/fit_speed.py HEADS
     python benchmarks/fit_speed.py HEADS --device cuda
 
-Both start from a network that was fitted their own way to the first head; labels count, the first fit does not. The
-published way (preset `paper`) fits one network after another with all the machine's threads, in float32 with Adam and a
-plateau schedule; ours fits `ours` heads at once through the command's own workers. Neither is healed: the published way
-knows no healing, and unfinished fits have much to heal. Each is stopped at several numbers of steps. The last column is
-how many times faster ours reaches the error that the published way has in its row, read from the line between our
-points.
+Both start from a network that was fitted to the first head in their own way; labels are included, the first fit is not.
+The published method (preset `paper`) fits one network at a time with all threads, in float32 with Adam and a plateau
+schedule; ours fits several heads at once in the workers that `hyperdiffusion overfit` uses. Neither is repaired: the
+published method has no repair, and unfinished fits have much to repair. Each is stopped after several numbers of steps.
+The second table tells how many times faster ours reaches the errors of the published method, by linear interpolation
+between our errors.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import tyro
+from columns import FIT_SPEED, SPEED_UP
+from fit_measures import first_fit
+from results_io import BenchmarkOptions, publish, run_benchmark
+from tables import markdown_table
 
-from overfit import PRESETS, Cube, Machine, Settings, decode
-from overfit.accuracy import surface_error
-from overfit.batch import fit_batch, label_scan
-from overfit.fit import fit
-from overfit.occupancy import tensors
-from overfit.run import BATCH
-from overfit.scans import Scan, find, read
-from overfit.workers import run
+from overfit import (
+    PRESETS,
+    Cube,
+    DecodeConfig,
+    NeuralHead,
+    OverfitConfig,
+    RunContext,
+    Scan,
+    decode,
+    find_scans,
+    read_prepared,
+    surface_error,
+)
+from overfit.fit_batch import fit_batch
+from overfit.fit_scans import BATCH_SIZE
+from overfit.runtime.workers import run_tasks_in_order
+
+# Heads of each method whose error is measured.
+MEASURED = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(BenchmarkOptions):
+    """Which heads are fitted, and for how long."""
+
+    heads: tyro.conf.Positional[Path]
+    """Folder of heads; the first one gives the networks from which the others start."""
+
+    published_heads: int = 1
+    """Heads that the published method fits."""
+
+    our_heads: int = 0
+    """Heads that our method fits; 0 takes one batch per worker."""
+
+    published_steps: tuple[int, ...] = (1000, 2000, 4000, 8000, 16000)
+    """Steps after which the published method is measured, in ascending order."""
+
+    our_steps: tuple[int, ...] = (150, 300, 600, 1200, 2000)
+    """Steps after which ours is measured, in ascending order."""
+
+    published: OverfitConfig = PRESETS["paper"]
+    """Settings of the published method; its first fit has as many steps as its longest fits."""
+
+    ours: OverfitConfig = OverfitConfig()
+    """Settings of our method."""
+
+    resolution: int = 256
+    """Grid on which fits are decoded."""
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """What is measured."""
+class Method:
+    """A way to fit heads."""
 
-    # Folder of heads; the first makes the networks from which the others start.
-    heads: tyro.conf.Positional[Path]
-    # Heads fitted the published way.
-    published: int = 1
-    # Heads fitted our way; 0 takes as many as one batch for every worker.
-    ours: int = 0
-    # Steps after which either is measured.
-    published_steps: tuple[int, ...] = (1000, 2000, 4000, 8000, 16000)
-    our_steps: tuple[int, ...] = (150, 300, 600, 1200, 2000)
-    machine: Machine = Machine()
+    name: str
+    config: OverfitConfig
+    steps: Sequence[int]
+    heads: int
+    batch_size: int
 
 
-def timed(scans: list[Scan], base: torch.Tensor, cube: Cube, settings: Settings, device: torch.device,
-          workers: int) -> tuple[float, float]:
-    """Seconds a head, and mean surface error in mm of the decoded heads, which is not in the seconds."""
-    size = BATCH[device.type] if workers > 1 else 1
-    tasks = [(scans[start:start + size], base, cube, settings, device) for start in range(0, len(scans), size)]
-    begun = time.perf_counter()
-    weights = torch.cat([batch.weights for _, batch in sorted(run(fit_batch, tasks, workers=workers))])
-    seconds = (time.perf_counter() - begun) / len(scans)
-    errors = [surface_error(decode(settings.field, row, cube), read(scan), np.random.default_rng(0)).mean_mm
-              for scan, row in zip(scans[:4], weights)]
-    return seconds, float(np.mean(errors))
+def main(config: BenchmarkConfig) -> None:
+    """Measure both methods and compare them."""
+    context = config.machine.start()
+    batch_size = BATCH_SIZE[context.device.type]
+    published_fit = replace(config.published.fit, first_steps=config.published_steps[-1])
+    published = replace(config.published, fit=published_fit)
+    our_heads = config.our_heads or max(2, context.cores) * batch_size
+    methods = (
+        Method("published", published, config.published_steps, config.published_heads, 1),
+        Method("ours", config.ours, config.our_steps, our_heads, batch_size),
+    )
+    scans = find_scans(config.heads)[: 1 + max(method.heads for method in methods)]
+    cube = Cube.around(np.array([read_prepared(scan).mesh.bounds for scan in scans]), config.ours.margin)
+    rows = [
+        row
+        for method in methods
+        for row in _measure(method, scans, cube, resolution=config.resolution, context=context)
+    ]
+    publish("fit_speed", FIT_SPEED, rows, config)
+    print(f"\n{markdown_table(SPEED_UP, speed_ups(rows))}")
 
 
-def first_fit(scan: Scan, cube: Cube, settings: Settings, steps: int, device: torch.device) -> torch.Tensor:
-    """The network (P,) that the others start from."""
-    start = settings.field.initial(torch.Generator().manual_seed(0))
-    labels = tensors([label_scan(scan, cube, settings).fitted], device)
-    return fit(settings.field, start, *labels, settings.fitting, steps, settings.fitting.rate)[0].cpu()
-
-
-def curve(name: str, settings: Settings, all_steps: tuple[int, ...], first_steps: int, scans: list[Scan], cube: Cube,
-          device: torch.device, workers: int) -> np.ndarray:
-    """(steps, 2) seconds a head and errors in mm, which are printed."""
-    settings = replace(settings, worst_mm=np.inf, healing=False)
-    base = first_fit(scans[0], cube, settings, first_steps, device)
-    points = []
-    for steps in all_steps:
-        fitting = replace(settings.fitting, steps=steps)
-        points.append(timed(scans[1:], base, cube, replace(settings, fitting=fitting), device, workers))
-        print(f"| {name} | {steps} x {fitting.points} | {points[-1][1]:.3f} | {points[-1][0]:.1f} | "
-              f"{3600 / points[-1][0]:.0f} |", flush=True)
-    return np.array(points)
-
-
-def main(benchmark: Benchmark) -> None:
-    """Print both curves and the ratios."""
-    device = benchmark.machine.use()
-    workers = max(2, benchmark.machine.cores)
-    ours = benchmark.ours or workers * BATCH[device.type]
-    scans = find(benchmark.heads)[:1 + max(ours, benchmark.published)]
-    cube = Cube.around(np.array([read(scan).bounds for scan in scans]), Settings().margin)
-    print("| way | steps x points | error, mm | seconds a head | heads an hour |\n" + "| --- " * 5 + "|")
-    published = curve("published", PRESETS["paper"], benchmark.published_steps, benchmark.published_steps[-1],
-                      scans[:1 + benchmark.published], cube, device, 1)
-    fast = curve("ours", Settings(), benchmark.our_steps, Settings().fitting.first_steps, scans[:1 + ours], cube,
-                 device, workers)
-    print("\n| error of the published way, mm | its seconds | ours | times faster |\n" + "| --- " * 4 + "|")
-    # Errors fall with the steps: turned about, they rise as interpolation wants them.
-    for seconds, error in published:
-        if error < fast[:, 1].min():
-            print(f"| {error:.3f} | {seconds:.1f} | not reached | |")
+def speed_ups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return how many times faster ours reaches each error of the published method; empty where it does not."""
+    ours = sorted((row for row in rows if row["method"] == "ours"), key=lambda row: row["mean_mm"])
+    errors, times = [row["mean_mm"] for row in ours], [row["seconds_per_head"] for row in ours]
+    found = []
+    for row in rows:
+        if row["method"] != "published":
             continue
-        our_seconds = np.interp(error, fast[::-1, 1], fast[::-1, 0])
-        print(f"| {error:.3f} | {seconds:.1f} | {our_seconds:.1f} | {seconds / our_seconds:.0f} |")
+        compared = {"mean_mm": row["mean_mm"], "published_seconds": row["seconds_per_head"]}
+        if errors[0] <= row["mean_mm"]:
+            seconds = float(np.interp(row["mean_mm"], errors, times))
+            compared |= {"our_seconds": seconds, "speed_up": row["seconds_per_head"] / seconds}
+        found.append(compared)
+    return found
+
+
+def _measure(
+    method: Method, scans: Sequence[Scan], cube: Cube, *, resolution: int, context: RunContext
+) -> list[dict[str, Any]]:
+    config = replace(method.config, max_error_mm=np.inf, repair=False)
+    base = first_fit(scans[0], cube, config=config, device=context.device)
+    rows = []
+    for steps in method.steps:
+        stopped = replace(config, fit=replace(config.fit, steps=steps))
+        start = time.perf_counter()
+        weights = _fit(method, scans[1 : 1 + method.heads], base, cube, stopped, context)
+        seconds = (time.perf_counter() - start) / len(weights)
+        errors = [
+            _error(NeuralHead(config.field, cube, row), scan, resolution)
+            for row, scan in zip(weights[:MEASURED], scans[1:], strict=False)
+        ]
+        rows.append(
+            {
+                "method": method.name,
+                "steps": f"{steps} x {config.fit.points_per_step}",
+                "mean_mm": float(np.mean(errors)),
+                "seconds_per_head": seconds,
+                "heads_per_hour": 3600 / seconds,
+            }
+        )
+    return rows
+
+
+def _fit(
+    method: Method,
+    scans: Sequence[Scan],
+    base: torch.Tensor,
+    cube: Cube,
+    config: OverfitConfig,
+    context: RunContext,
+) -> torch.Tensor:
+    """Return the fits (heads, P): the published ones one after another, ours in the workers of `overfit`."""
+    batches = [scans[start : start + method.batch_size] for start in range(0, len(scans), method.batch_size)]
+    tasks = [(batch, base, cube, config, context.device) for batch in batches]
+    cores = 1 if method.batch_size == 1 else max(2, context.cores)
+    return torch.cat([batch.weights for batch in run_tasks_in_order(fit_batch, tasks, replace(context, cores=cores))])
+
+
+def _error(head: NeuralHead, scan: Scan, resolution: int) -> float:
+    decoded = decode(head, DecodeConfig(resolution))
+    return surface_error(decoded, read_prepared(scan).mesh, rng=np.random.default_rng(0)).mean_mm
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Benchmark))
+    run_benchmark(main, BenchmarkConfig)

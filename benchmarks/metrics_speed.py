@@ -1,60 +1,84 @@
-"""Chamfer distances of two sets of clouds: k-d trees on all cores against all pairs of points in torch.
+"""Speed of the metrics: Chamfer distances of two sets of point clouds by k-d trees and by all pairs in torch.
 
-    python benchmarks/metrics_speed.py [--heads 256] [--pairs 20]
+    python benchmarks/metrics_speed.py --heads 256 --pairs 20
 
-Clouds are of random ellipsoids of a head's size. The torch way is timed on some pairs and scaled to all of them.
+The clouds are points on random ellipsoids of a head's size. The torch version is timed on some pairs and extrapolated
+to all.
 """
 
-import argparse
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import psutil
 import torch
+from columns import METRICS_SPEED
+from results_io import BenchmarkOptions, publish, run_benchmark
 
-from hyperdiffusion.metrics import POINTS, chamfer, earth_movers
-from overfit import Machine
+from hyperdiffusion.evaluation.metrics import POINTS_PER_HEAD, chamfer_distances, earth_mover_distances
+
+# Range of an ellipsoid's half axes in millimetres.
+MIN_RADII = (70, 100, 80)
+MAX_RADII = (85, 130, 105)
+# Heads of each set that are compared by EMD.
+EMD_HEADS = 2
 
 
-def clouds(count: int, seed: int) -> np.ndarray:
-    """(count, POINTS, 3) points on ellipsoids, in millimetres."""
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(BenchmarkOptions):
+    """How many clouds are compared."""
+
+    heads: int = 256
+    """Point clouds in each set."""
+
+    pairs: int = 20
+    """Pairs of clouds that the torch version is timed on; at most the number of heads."""
+
+    points: int = POINTS_PER_HEAD
+    """Points in each cloud."""
+
+
+def main(config: BenchmarkConfig) -> None:
+    """Time both versions and EMD."""
+    context = config.machine.start()
+    first, second = (_ellipsoids(config, seed) for seed in (0, 1))
+    start = time.perf_counter()
+    ours = chamfer_distances(first, second, context=context)
+    tree_seconds = time.perf_counter() - start
+    memory = psutil.Process().memory_info().rss >> 20
+    tensors = [torch.from_numpy(clouds).float() for clouds in (first, second)]
+    start = time.perf_counter()
+    dense = [_all_pairs(tensors[0][index], tensors[1][index]) for index in range(config.pairs)]
+    dense_seconds = (time.perf_counter() - start) / config.pairs * config.heads**2
+    start = time.perf_counter()
+    earth_mover_distances(first[:EMD_HEADS], second[:EMD_HEADS], context=context)
+    emd_seconds = (time.perf_counter() - start) / EMD_HEADS**2
+    difference = float(np.abs(np.diag(ours)[: config.pairs] - dense).max())
+    rows = [
+        {"method": "k-d trees", "seconds": tree_seconds, "memory_mib": memory},
+        {
+            "method": f"torch.cdist ({config.pairs} pairs, extrapolated)",
+            "seconds": dense_seconds,
+            "max_difference_mm": difference,
+        },
+        {"method": "EMD, one pair", "seconds": emd_seconds},
+    ]
+    publish("metrics_speed", METRICS_SPEED, rows, config)
+
+
+def _ellipsoids(config: BenchmarkConfig, seed: int) -> np.ndarray:
+    """Return points (heads, points, 3) on ellipsoids, in millimetres."""
     rng = np.random.default_rng(seed)
-    directions = rng.standard_normal((count, POINTS, 3))
-    radii = rng.uniform((70, 100, 80), (85, 130, 105), (count, 3))
+    directions = rng.standard_normal((config.heads, config.points, 3))
+    radii = rng.uniform(MIN_RADII, MAX_RADII, (config.heads, 3))
     return directions / np.linalg.norm(directions, axis=2, keepdims=True) * radii[:, None]
 
 
-def all_pairs(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Chamfer distance of two clouds by every pair of their points."""
-    gaps = torch.cdist(first, second)
-    return float(gaps.amin(0).mean() + gaps.amin(1).mean()) / 2
-
-
-def main() -> None:
-    """Time both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--heads", type=int, default=256)
-    parser.add_argument("--pairs", type=int, default=20)
-    words = parser.parse_args()
-    machine = Machine()
-    machine.use()
-    first, second = clouds(words.heads, 0), clouds(words.heads, 1)
-    start = time.monotonic()
-    ours = chamfer(first, second, machine.cores)
-    trees = time.monotonic() - start
-    tensors = [torch.from_numpy(one).float() for one in (first, second)]
-    start = time.monotonic()
-    theirs = [all_pairs(tensors[0][index], tensors[1][index]) for index in range(words.pairs)]
-    pairs = (time.monotonic() - start) / words.pairs * words.heads**2
-    start = time.monotonic()
-    earth_movers(first[:2], second[:2], machine.cores)
-    emd = (time.monotonic() - start) / 4
-    print("| way | seconds, all pairs | memory, MiB |\n| --- | --- | --- |")
-    print(f"| k-d trees on {machine.cores} cores | {trees:.0f} | {psutil.Process().memory_info().rss >> 20} |")
-    print(f"| torch.cdist, of {words.pairs} pairs | {pairs:.0f} | |")
-    print(f"\nLargest difference {np.abs(np.diag(ours)[:words.pairs] - theirs).max():.1e} mm. "
-          f"Earth mover's distance: {emd:.2f} s a pair.")
+def _all_pairs(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Return the Chamfer distance of two clouds by every pair of their points."""
+    distances = torch.cdist(first, second)
+    return float(distances.amin(0).mean() + distances.amin(1).mean()) / 2
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main, BenchmarkConfig)

@@ -1,65 +1,117 @@
-"""How well raw scans come back: a folder of prepared ones and one of the same heads, clean, in; a table out.
+"""Quality of preparation: a folder of prepared scans and one of the same heads without corruption in; errors out.
 
-    python make_heads.py RAW --count 200 --first 300000 --scanlike      # shared data's head model
-    python make_heads.py CLEAN --count 200 --first 300000
-    hyperdiffusion prepare RAW OUT
-    python benchmarks/prepare_quality.py OUT CLEAN
+    hyperdiffusion prepare RAW PREPARED
+    python benchmarks/prepare_quality.py PREPARED CLEAN
 
-CLEAN's heads stand upright and face +z, in centimetres; their faces are laid on the prepared heads by rigid ICP,
-trimmed to nine tenths. The angle is how far that turns them, the distance how far they are off the surface then.
+The clean heads are upright and face +z, in centimetres. Their faces are aligned with the prepared heads by rigid ICP,
+trimmed to nine tenths. The rotation is how far that turns them, the distance how far they are from the surface then.
 """
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import igl
 import numpy as np
 import trimesh
 import tyro
+from columns import PREPARE_QUALITY
+from results_io import BenchmarkOptions, publish, run_benchmark
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
+from tqdm import tqdm
 
-from overfit.occupancy import arrays, on_face, surface_samples
+from overfit import BadInput
+from overfit.geometry.mesh import igl_arrays, on_face_front, sample_points
 
-# Millimetres in a unit of the clean heads.
-UNIT = 10.0
-ROUNDS, KEPT = 60, 0.9
-
-
-def main(prepared: tyro.conf.Positional[Path], clean: tyro.conf.Positional[Path]) -> None:
-    """Print the table."""
-    with open(prepared / "prepared.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if (clean / row["name"]).suffix == ".ply"]
-    done = [row["name"] for row in rows if not row["set_aside"]]
-    angles, distances = np.transpose([compared(prepared / name, clean / name) for name in done])
-    print(f"{len(rows)} scans, {len(rows) - len(done)} set aside")
-    print("| | median | 95 % | worst | within the bound |\n| --- | --- | --- | --- | --- |")
-    for name, values, bound in (("angle, degrees", angles, 5), ("distance on the face, mm", distances, 3)):
-        print(f"| {name} | {np.median(values):.2f} | {np.percentile(values, 95):.2f} | {values.max():.2f} | "
-              f"{(values < bound).sum() / len(rows):.1%} below {bound} |")
+# Iterations of the alignment.
+ICP_ITERATIONS = 60
+# Share of the points with the smallest distances that ICP uses.
+ICP_TRIM = 0.9
+# Points on the clean face and on the prepared head.
+FACE_POINTS = 4000
+HEAD_POINTS = 60_000
+# Share of the clean head's height above which the face begins: without neck and shoulders.
+FACE_BOTTOM = 0.3
+# Largest errors with which a head is usable for training.
+ROTATION_BOUND_DEG = 5.0
+DISTANCE_BOUND_MM = 3.0
 
 
-def compared(prepared: Path, clean: Path) -> tuple[float, float]:
-    """Degrees and millimetres between a prepared head and the face of a clean one."""
-    head, truth = trimesh.load_mesh(prepared, process=False), trimesh.load_mesh(clean, process=False)
-    truth.apply_scale(UNIT)
-    low, high = truth.bounds[:, 1]
-    front = on_face(truth) & (truth.triangles_center[:, 1] > low + 0.3 * (high - low))
-    face = truth.submesh([np.nonzero(front)[0]], append=True)
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(BenchmarkOptions):
+    """Which scans are compared."""
+
+    prepared: tyro.conf.Positional[Path]
+    """Folder that `hyperdiffusion prepare` wrote."""
+
+    clean: tyro.conf.Positional[Path]
+    """Folder of the same heads without corruption, under the same names."""
+
+    mm_per_unit: float = 10.0
+    """Millimetres in a unit of the clean heads."""
+
+
+def main(config: BenchmarkConfig) -> None:
+    """Compare all scans; skipped ones count as outside of the bounds."""
+    with open(config.prepared / "prepared.csv", newline="") as file:
+        scans = [row for row in csv.DictReader(file) if (config.clean / row["name"]).suffix == ".ply"]
+    names = [row["name"] for row in scans if not row["skipped"]]
+    if not names:
+        raise BadInput(f"{config.prepared}: no prepared scan in it; run `hyperdiffusion prepare` first")
+    errors = [_compare(config, name) for name in tqdm(names, desc="comparing", unit="scan")]
+    angles, distances = np.transpose(errors)
+    print(f"{len(scans)} scans, {len(scans) - len(names)} skipped\n")
+    rows = [
+        _row("rotation, degrees", angles, bound=ROTATION_BOUND_DEG, scans=len(scans)),
+        _row("surface distance on the face, mm", distances, bound=DISTANCE_BOUND_MM, scans=len(scans)),
+    ]
+    publish("prepare_quality", PREPARE_QUALITY, rows, config)
+
+
+def _row(error: str, values: np.ndarray, *, bound: float, scans: int) -> dict[str, Any]:
+    return {
+        "error": error,
+        "median": float(np.median(values)),
+        "p95": float(np.percentile(values, 95)),
+        "worst": float(values.max()),
+        "bound": bound,
+        "within_bound": float((values < bound).sum() / scans),
+    }
+
+
+def _compare(config: BenchmarkConfig, name: str) -> tuple[float, float]:
+    """Return the rotation in degrees and the distance in mm between a prepared head and the face of the clean one."""
+    head = trimesh.load_mesh(config.prepared / name, process=False)
+    clean = trimesh.load_mesh(config.clean / name, process=False)
+    clean.apply_scale(config.mm_per_unit)
     rng = np.random.default_rng(0)
-    points, targets = surface_samples(face, 4000, rng)[0], surface_samples(head, 60_000, rng)[0]
-    tree, turn = cKDTree(targets), Rotation.identity()
-    nose, tip = points[points[:, 2].argmax()], targets[targets[:, 2].argmax()]
-    points = points + tip - nose
-    for _ in range(ROUNDS):
-        gap, found = tree.query(points)
-        near = gap < np.quantile(gap, KEPT)
-        goal, middle = targets[found[near]].mean(0), points[near].mean(0)
-        step, _ = Rotation.align_vectors(targets[found[near]] - goal, points[near] - middle)
-        points, turn = step.apply(points - middle) + goal, step * turn
-    squared = igl.point_mesh_squared_distance(points, *arrays(head))[0]
-    return float(np.degrees(turn.magnitude())), float(np.sqrt(squared).mean())
+    points = sample_points(_face_of(clean), FACE_POINTS, rng=rng)
+    angle, aligned = _align(points, sample_points(head, HEAD_POINTS, rng=rng))
+    squared = igl.point_mesh_squared_distance(aligned, *igl_arrays(head))[0]
+    return angle, float(np.sqrt(squared).mean())
+
+
+def _face_of(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    low, high = mesh.bounds[:, 1]
+    front = on_face_front(mesh) & (mesh.triangles_center[:, 1] > low + FACE_BOTTOM * (high - low))
+    return trimesh.Trimesh(mesh.vertices, mesh.faces[front], process=False)
+
+
+def _align(points: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the rotation in degrees that trimmed ICP applies to points, and the aligned points."""
+    # The tips of the noses are the start.
+    points = points + targets[targets[:, 2].argmax()] - points[points[:, 2].argmax()]
+    tree, rotation = cKDTree(targets), Rotation.identity()
+    for _ in range(ICP_ITERATIONS):
+        distance, nearest = tree.query(points)
+        kept = distance < np.quantile(distance, ICP_TRIM)
+        goal, middle = targets[nearest[kept]].mean(0), points[kept].mean(0)
+        step, _ = Rotation.align_vectors(targets[nearest[kept]] - goal, points[kept] - middle)
+        points, rotation = step.apply(points - middle) + goal, step * rotation
+    return float(np.degrees(rotation.magnitude())), points
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_benchmark(main, BenchmarkConfig)

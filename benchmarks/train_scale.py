@@ -1,67 +1,106 @@
 """Training from a store that is larger than the memory allowed.
 
-    python benchmarks/train_scale.py WORK [--heads 100000] [--gib 4] [--coordinates weights]
+    python benchmarks/train_scale.py WORK --heads 100000 --gib 4
 
-Fills a store below WORK with noise in place of fits, 0.15 MB a head, and trains a few steps on it in a process whose
-own memory (RLIMIT_DATA: all but mapped files) is held to --gib.
+Fills a store below WORK with noise instead of fits, 0.15 MB per head, and trains a few steps on it in a process whose
+own memory (RLIMIT_DATA: everything but mapped files) is limited. Needs Linux.
 """
 
-import argparse
 import os
 import resource
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
+import tyro
+from columns import TRAIN_SCALE
+from results_io import BenchmarkOptions, publish, run_benchmark
 from tqdm import tqdm
 
-from overfit import Cube, Field, Store
-from overfit.store import PART, Record
+from overfit import Cube, Field, FitRecord, Store
+from overfit.store import SCANS_PER_FILE
 
+# Optimizer steps of the training.
 STEPS = 50
+# Heads from which principal components are computed.
+MAX_LATENT_HEADS = 512
+# Rank of what the heads have in common, and the scale of their weights.
+SHARED_RANK = 32
+WEIGHT_SCALE = 0.01
 
 
-def filled(folder: Path, heads: int) -> Store:
-    """A store of so many heads; one that is there is taken."""
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(BenchmarkOptions):
+    """How large the store and the memory are."""
+
+    work: tyro.conf.Positional[Path]
+    """Folder for the store and the model; a store that is there is used again."""
+
+    heads: int = 100_000
+    """Heads in the store."""
+
+    gib: float = 4.0
+    """Memory limit of the training in GiB."""
+
+    coordinates: Literal["pca", "scaled", "raw"] = "pca"
+    """Coordinates in which the model is trained."""
+
+    steps: int = STEPS
+    """Optimizer steps."""
+
+
+def main(config: BenchmarkConfig) -> None:
+    """Fill the store and train."""
+    store = _filled_store(config.work / "store", config.heads)
+    model = config.work / f"{config.coordinates}.safetensors"
+    model.unlink(missing_ok=True)
+    limit = int(config.gib * 2**30)
+    options = [
+        *("--coordinates", config.coordinates, "--steps", str(config.steps)),
+        *("--max-latent-heads", str(MAX_LATENT_HEADS), "--sample-every", "1000"),
+        *("--device", config.machine.device, "--threads", str(config.machine.threads)),
+    ]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "hyperdiffusion", "train", store.folder, model, *options],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
+    )
+    seconds = time.perf_counter() - start
+    size = sum(os.path.getsize(path) for path in store.folder.rglob("*.safetensors"))
+    row = {
+        "heads": len(store.rows()),
+        "store_gib": size / 2**30,
+        "memory_gib": config.gib,
+        "steps": config.steps,
+        "seconds": seconds,
+        "succeeded": "no" if done.returncode else "yes",
+    }
+    publish("train_scale", TRAIN_SCALE, [row], config)
+
+
+def _filled_store(folder: Path, heads: int) -> Store:
+    """Return a store of random heads; one that is there is taken."""
     if (folder / "store.json").exists():
         return Store(folder)
-    store = Store.create(folder, Field(), Cube((0.0, 0.0, 0.0), 150.0), {})
-    random = torch.Generator().manual_seed(0)
-    shared = torch.randn(32, Field().size, generator=random)
-    for start in tqdm(range(0, heads, PART), desc="filling the store", unit="part"):
-        count = min(PART, heads - start)
-        rows = torch.randn(count, 32, generator=random) @ shared + torch.randn(count, Field().size, generator=random)
+    field = Field()
+    store = Store.create(folder, field=field, cube=Cube((0.0, 0.0, 0.0), 150.0), settings={})
+    generator = torch.Generator().manual_seed(0)
+    shared = torch.randn(SHARED_RANK, field.size, generator=generator)
+    for start in tqdm(range(0, heads, SCANS_PER_FILE), desc="filling the store", unit="part"):
+        count = min(SCANS_PER_FILE, heads - start)
+        own = torch.randn(count, field.size, generator=generator)
+        weights = torch.randn(count, SHARED_RANK, generator=generator) @ shared + own
         names = [f"{index:07d}" for index in range(start, start + count)]
-        store.add(start // PART, rows / 100, [Record(name, name, 1.0, 0.1, 0.1, 1) for name in names])
+        store.add(
+            start // SCANS_PER_FILE, WEIGHT_SCALE * weights, [FitRecord(name, name, 1.0, 0.1, 0.1, 1) for name in names]
+        )
         store.merge()
     return store
 
 
-def main() -> None:
-    """Fill and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--heads", type=int, default=100_000)
-    parser.add_argument("--gib", type=float, default=4)
-    parser.add_argument("--coordinates", default="weights", choices=("weights", "scaled", "raw"))
-    words = parser.parse_args()
-    store = filled(words.work / "store", words.heads)
-    model = words.work / f"{words.coordinates}.safetensors"
-    model.unlink(missing_ok=True)
-    limit = int(words.gib * 2**30)
-    start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "hyperdiffusion", "train", store.folder, model, "--coordinates", words.coordinates,
-         "--steps", str(STEPS), "--axes-from", "512", "--show-every", "1000"],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)))
-    size = sum(os.path.getsize(path) for path in store.folder.rglob("*.safetensors"))
-    print("| heads | store, GiB | memory allowed, GiB | seconds for all, 50 steps | ended well |\n"
-          "| --- | --- | --- | --- | --- |")
-    print(f"| {len(store.rows())} | {size / 2**30:.1f} | {words.gib} | {time.monotonic() - start:.0f} | "
-          f"{done.returncode == 0} |")
-
-
 if __name__ == "__main__":
-    main()
+    run_benchmark(main, BenchmarkConfig)

@@ -1,13 +1,81 @@
 """Stage 2: the distribution of fitted networks' weights, learned by diffusion, and new heads sampled from it."""
 
-from .checkpoint import Checkpoint
-from .diffusion import Schedule
-from .heads import HeadModel, write_heads
-from .learner import Training
-from .sample import Sampling, sample
-from .subspace import Subspace
-from .train import train
-from .transformer import Denoiser, Shape
+from importlib.metadata import version
 
-__all__ = ["Checkpoint", "Denoiser", "HeadModel", "Sampling", "Schedule", "Shape", "Subspace", "Training", "sample",
-           "train", "write_heads"]
+from hyperdiffusion.data.synthetic_heads import HeadModel, Person, write_heads
+from hyperdiffusion.demo import run_demo
+from hyperdiffusion.diffusion.checkpoint import Checkpoint, TrainingRecord
+from hyperdiffusion.diffusion.coordinates import LatentCoordinates, WeightCoordinates
+from hyperdiffusion.diffusion.denoiser import TransformerConfig
+from hyperdiffusion.diffusion.distributed import is_main_process
+from hyperdiffusion.diffusion.encode import LatentSpaceConfig
+from hyperdiffusion.diffusion.encode_store import train_val_split
+from hyperdiffusion.diffusion.generate import SamplingConfig, sample
+from hyperdiffusion.diffusion.interpolate import (
+    find_head,
+    interpolate,
+    interpolate_heads,
+    interpolate_in_noise,
+    mix_layers,
+)
+from hyperdiffusion.diffusion.schedule import NoiseSchedule
+from hyperdiffusion.diffusion.train import Wandb, train
+from hyperdiffusion.diffusion.training_config import TrainingConfig
+from hyperdiffusion.diffusion.write_samples import WrittenHeads, write_between, write_samples
+from hyperdiffusion.evaluation.evaluate import evaluate, evaluate_sets
+from hyperdiffusion.evaluation.report import EvaluationReport
+from hyperdiffusion.evaluation.set_metrics import (
+    EvaluationConfig,
+    ReferenceHeads,
+    SetMetrics,
+    evaluate_meshes,
+    evaluate_point_clouds,
+)
+from hyperdiffusion.presets import PRESETS
+from hyperdiffusion.rendering.contact_sheet import draw_preparation, write_contact_sheet, write_preparation_sheets
+from hyperdiffusion.rendering.render import Camera, render
+
+__version__ = version("hyperdiffusion-heads")
+
+__all__ = [
+    "PRESETS",
+    "Camera",
+    "Checkpoint",
+    "EvaluationConfig",
+    "EvaluationReport",
+    "HeadModel",
+    "LatentCoordinates",
+    "LatentSpaceConfig",
+    "NoiseSchedule",
+    "Person",
+    "ReferenceHeads",
+    "SamplingConfig",
+    "SetMetrics",
+    "TrainingConfig",
+    "TrainingRecord",
+    "TransformerConfig",
+    "Wandb",
+    "WeightCoordinates",
+    "WrittenHeads",
+    "draw_preparation",
+    "evaluate",
+    "evaluate_meshes",
+    "evaluate_point_clouds",
+    "evaluate_sets",
+    "find_head",
+    "interpolate",
+    "interpolate_heads",
+    "interpolate_in_noise",
+    "is_main_process",
+    "mix_layers",
+    "render",
+    "run_demo",
+    "sample",
+    "train",
+    "train_val_split",
+    "write_between",
+    "write_contact_sheet",
+    "write_heads",
+    "write_preparation_sheets",
+    "write_samples",
+]

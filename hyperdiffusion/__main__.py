@@ -1,6 +1,6 @@
 """`python -m hyperdiffusion` is the command `hyperdiffusion`."""
 
-from .cli import main
+from hyperdiffusion.cli import main
 
 if __name__ == "__main__":
     main()

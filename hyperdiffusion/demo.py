@@ -1,67 +1,125 @@
-"""The whole way once, small: a folder in which heads, fits, a model, new heads, a picture and figures appear."""
+"""Everything once, small: an empty folder in; heads, fits, a model, new heads, a picture and metrics in it out."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import trimesh
-from tqdm import tqdm
 
-from overfit import Fitting, Machine, Settings, Store, decode, overfit
+from hyperdiffusion.data.synthetic_heads import write_heads
+from hyperdiffusion.diffusion.checkpoint import Checkpoint
+from hyperdiffusion.diffusion.generate import sample
+from hyperdiffusion.diffusion.train import train
+from hyperdiffusion.diffusion.training_config import TrainingConfig
+from hyperdiffusion.evaluation.evaluate import evaluate_sets
+from hyperdiffusion.evaluation.report import EXPLANATION, EvaluationReport
+from hyperdiffusion.evaluation.set_metrics import EvaluationConfig
+from hyperdiffusion.rendering.contact_sheet import write_contact_sheet
+from overfit.decode import DecodeConfig, decode
+from overfit.decode_folder import decode_to_folder
+from overfit.fit import FitConfig
+from overfit.fit_batch import OverfitConfig
+from overfit.fit_scans import overfit
+from overfit.runtime.atomic_io import write_text
+from overfit.runtime.machine import Machine, RunContext
+from overfit.store import Store
 
-from .evaluate import Effort, Real, evaluate
-from .heads import write_heads
-from .render import sheet
-from .report import EXPLANATION, table, write
-from .sample import sample, write_meshes
-from .train import train, verdict
-
-# Heads to learn from, real heads held out to compare with, and new heads to make.
-LEARNED, HELD_OUT, MADE = 96, 48, 48
-# Heads in either row of the picture; grids to look at and to measure on.
-SHOWN, FINE, COARSE = 8, 256, 128
-# Somewhat shorter fits than the default, to end in time.
-FITTING = Fitting(steps=1600, first_steps=6000)
+# Heads in each row of the picture.
+PICTURED = 8
+# Grid on which fits are compared; the generated heads have the default one.
+COMPARED = DecodeConfig(resolution=128)
 
 
-def demo(out: Path | str, machine: Machine = Machine()) -> str:
-    """Run the main job on the default data in a folder; returns the table of figures. Run again, it goes on."""
+@dataclass(frozen=True)
+class DemoConfig:
+    """How large the demo is."""
+
+    training_heads: int = 96
+    """Default heads to train on."""
+    test_heads: int = 48
+    """Default heads to compare with."""
+    generated_heads: int = 48
+    """New heads to generate."""
+    overfit: OverfitConfig = OverfitConfig(fit=FitConfig(steps=1600, first_steps=6000))
+    """How heads are fitted: in somewhat fewer steps than by default, to end in time."""
+    training: TrainingConfig = TrainingConfig()
+    """How the model is trained."""
+    # The exact EMD would take longer than everything else.
+    evaluation: EvaluationConfig = EvaluationConfig(emd_heads=0)
+    """How thoroughly sets are compared."""
+    decoding: DecodeConfig = DecodeConfig()
+    """How heads become meshes."""
+
+
+def run_demo(out: Path | str, config: DemoConfig = DemoConfig(), *, machine: Machine = Machine()) -> str:
+    """Run both stages on the default data; return the metrics as text. The same call resumes.
+
+    Raises BadInput if the extra `demo` is not installed.
+    """
     out = Path(out)
-    report = out / "figures.md"
-    if not report.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        figures = _run(out, machine)
-        report.write_text(figures)
-    return report.read_text()
+    result = out / "metrics.md"
+    if not result.exists():
+        write_text(result, _run(out, config, machine))
+    return result.read_text(encoding="utf-8")
 
 
-def _run(out: Path, machine: Machine) -> str:
-    device = machine.use()
-    learned = _read(write_heads(out / "scans", LEARNED, seed=0))
-    held_out = _read(write_heads(out / "held_out", HELD_OUT, seed=1))
-    outcome = overfit(out / "scans", out / "store", Settings(fitting=FITTING), machine)
-    model = train(out / "store", out / "checkpoint.safetensors", machine=machine)
-    weights = sample(model, MADE)
-    names = [f"head_{index:05d}" for index in range(MADE)]
-    made, _ = write_meshes(zip(names, weights), model.field, model.cube, out / "heads", FINE, cores=machine.cores,
-                           heal=True)
-    # As many fitted heads as held-out ones: sets of different sizes are told apart by their sizes too.
-    rows = Store(out / "store").read().weights[:HELD_OUT].to(device)
-    fitted = [decode(model.field, row, model.cube, COARSE) for row in tqdm(rows, desc="measuring", unit="head")]
-    shown = [decode(model.field, row, model.cube, FINE) for row in rows[:SHOWN]]
-    whole = [mesh for mesh in made if mesh is not None]
-    sheet([("fitted heads", shown), ("generated heads", whole[:SHOWN])], out / "heads.png")
-    errors = [record.error_mm for record in outcome.records]
-    fits = f"Surface error of {len(errors)} fitted heads: mean {np.mean(errors):.3f} mm, worst {max(errors):.3f} mm."
-    # The exact earth mover's distance would take longer than all the rest.
-    effort = Effort(emd_heads=0)
-    real = Real.of(held_out, learned, effort, machine.cores)
-    sets = {"held out": real.row(machine.cores)}
-    for seed, (name, meshes) in enumerate({"learned from": learned[:HELD_OUT], "fitted": fitted,
-                                           "generated": made}.items(), 1):
-        sets[name] = evaluate(name, meshes, real, effort, machine.cores, seed, name == "learned from")
-    write(out, sets, made, real)
-    return "\n\n".join([fits, verdict(model.training), table(sets), EXPLANATION])
+def _run(out: Path, config: DemoConfig, machine: Machine) -> str:
+    context = machine.start()
+    training = write_heads(out / "scans", config.training_heads, seed=0, machine=machine)
+    test = write_heads(out / "test_heads", config.test_heads, seed=1, machine=machine)
+    fitted = overfit(out / "scans", out / "store", config.overfit, machine=machine)
+    checkpoint = train(out / "store", out / "checkpoint.safetensors", config.training, machine=machine)
+    generated = _generate(checkpoint, out / "heads", config, context)
+    fits = _decode_fits(out / "store", config.test_heads, COMPARED, context)
+    _draw(out, config, generated, context)
+    report = _compare(training, test, fits, generated, config=config, context=context)
+    report.write(out)
+    errors = [record.error_mm for record in fitted.records]
+    line = f"Surface error of {len(errors)} fits: mean {np.mean(errors):.3f} mm, worst {max(errors):.3f} mm."
+    return "\n\n".join([line, checkpoint.training.summary(), report.table(), EXPLANATION])
 
 
-def _read(paths: list[Path]) -> list[trimesh.Trimesh]:
-    return [trimesh.load_mesh(path) for path in paths]
+def _generate(
+    checkpoint: Checkpoint, out: Path, config: DemoConfig, context: RunContext
+) -> list[trimesh.Trimesh | None]:
+    """The generated heads, also written to a folder."""
+    weights = sample(checkpoint, config.generated_heads)
+    named = [(f"head_{index:05d}", checkpoint.head(row)) for index, row in enumerate(weights)]
+    decoded = decode_to_folder(named, out, config=config.decoding, repair=True, context=context)
+    return [head.mesh for head in decoded]
+
+
+def _decode_fits(store: Path, count: int, config: DecodeConfig, context: RunContext) -> list[trimesh.Trimesh]:
+    """The first fits of a store, as many as there are test heads: 1-NNA also tells sets of different sizes apart."""
+    fits = Store(store).read()
+    meshes = []
+    with context.progress(min(count, len(fits.records)), "decoding fits", "head") as bar:
+        for index in range(min(count, len(fits.records))):
+            meshes.append(decode(fits.head(index), config))
+            bar.update()
+    return meshes
+
+
+def _draw(out: Path, config: DemoConfig, generated: Sequence[trimesh.Trimesh | None], context: RunContext) -> None:
+    fits = _decode_fits(out / "store", PICTURED, config.decoding, context)
+    decoded = [mesh for mesh in generated if mesh is not None]
+    write_contact_sheet([("fits of training heads", fits), ("generated heads", decoded[:PICTURED])], out / "heads.png")
+
+
+def _compare(
+    training: Sequence[Path],
+    test: Sequence[Path],
+    fits: Sequence[trimesh.Trimesh],
+    generated: Sequence[trimesh.Trimesh | None],
+    *,
+    config: DemoConfig,
+    context: RunContext,
+) -> EvaluationReport:
+    return evaluate_sets(
+        {"fits": fits, "generated": generated},
+        test=[trimesh.load_mesh(path) for path in test],
+        training=[trimesh.load_mesh(path) for path in training],
+        config=config.evaluation,
+        context=context,
+    )

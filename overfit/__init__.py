@@ -1,16 +1,60 @@
 """Stage 1: a folder of scans in, a store of small occupancy networks out, one overfitted to each scan."""
 
-from .batch import Settings
-from .cube import Cube
-from .decode import decode
-from .errors import BadInput
-from .field import Field
-from .fit import Fitting
-from .occupancy import Sampling
-from .presets import PRESETS
-from .run import Outcome, overfit, prepared_heads
-from .store import Store
-from .workers import Machine
+from overfit.decode import DecodeConfig, decode, try_decode
+from overfit.decode_folder import DecodedHead, MeshFormat, decode_to_folder
+from overfit.field import Field
+from overfit.fit import FitConfig
+from overfit.fit_batch import OverfitConfig
+from overfit.fit_metrics import SurfaceError, face_normal_error, surface_error
+from overfit.fit_scans import OverfitResult, overfit, prepared_folder
+from overfit.geometry.bounding_cube import Cube
+from overfit.labels import LabelConfig
+from overfit.neural_head import NeuralHead
+from overfit.presets import PRESETS, Preset
+from overfit.runtime.errors import BadInput, Skipped
+from overfit.runtime.machine import Machine, RunContext
+from overfit.scans.formats import PreparedScan, Scan, find_scans, output_names, read_prepared
+from overfit.scans.prepare import PreparationConfig, PreparationReport
+from overfit.scans.prepare_folder import PrepareResult
+from overfit.scans.prepare_folder import prepare_folder as prepare
+from overfit.store import FitRecord, Fits, Store, WeightRows
 
-__all__ = ["BadInput", "Cube", "Field", "Fitting", "Machine", "Outcome", "PRESETS", "Sampling", "Settings", "Store",
-           "decode", "overfit", "prepared_heads"]
+__all__ = [
+    "PRESETS",
+    "BadInput",
+    "Cube",
+    "DecodeConfig",
+    "DecodedHead",
+    "Field",
+    "FitConfig",
+    "FitRecord",
+    "Fits",
+    "LabelConfig",
+    "Machine",
+    "MeshFormat",
+    "NeuralHead",
+    "OverfitConfig",
+    "OverfitResult",
+    "PreparationConfig",
+    "PreparationReport",
+    "PrepareResult",
+    "PreparedScan",
+    "Preset",
+    "RunContext",
+    "Scan",
+    "Skipped",
+    "Store",
+    "SurfaceError",
+    "WeightRows",
+    "decode",
+    "decode_to_folder",
+    "face_normal_error",
+    "find_scans",
+    "output_names",
+    "overfit",
+    "prepare",
+    "prepared_folder",
+    "read_prepared",
+    "surface_error",
+    "try_decode",
+]

@@ -1,123 +1,188 @@
-"""Overfitting: labelled points of several scans in, one row of weights a scan out, all in one batched computation."""
+"""Overfitting: labelled points of several scans in, one row of weights per scan out, all in one batched computation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from .errors import BadInput
-from .field import Field
-from .published import fit_published
+from overfit.field import Field
+from overfit.labels import LabelBatch
+from overfit.lr_schedule import learning_rate
+from overfit.paper_fit import fit_until_plateau
+from overfit.runtime.errors import BadInput, require_at_least
 
-# A schedule that rises and falls takes three steps.
-FEWEST = 3
-# Share of the steps after which a fit is reviewed: the surface is where it will be, and there is time to heal it.
-REVIEWED = 3 / 4
+# A learning rate that rises and falls takes this many steps.
+MIN_STEPS = 3
+# Share of the steps in which the learning rate rises.
+WARMUP_SHARE = 0.05
+# It rises over at least this many steps.
+MIN_WARMUP_STEPS = 2
+# Adam's decay rates of the two moments; fits are short, so that the second one forgets faster than by default.
+BETAS = (0.9, 0.99)
+# Share of the steps after which labels are revised: the surface is in its place, and time is left to repair it.
+REVISION_SHARE = 3 / 4
+
+# Called with a number of steps; what it returns is ignored.
+OnProgress = Callable[[int], object]
+# Labels for the rest of the steps, by the unfinished weights (scans, P).
+ReviseLabels = Callable[[torch.Tensor], LabelBatch]
 
 
 @dataclass(frozen=True)
-class Fitting:
+class FitConfig:
     """How one network is fitted to one scan."""
 
-    # cosine: all scans of a batch at once, for a number of steps that is known. plateau: the published way, one scan
-    # after another, each for as long as its loss falls, and for so many steps at most.
-    schedule: Literal["cosine", "plateau"] = "cosine"
-    # Steps of a fit that starts from the first one's weights.
+    lr_schedule: Literal["cosine", "plateau"] = "cosine"
+    """How the learning rate changes. cosine: all scans of a batch at once, for a known number of steps. plateau: the
+    published way, one scan after another, each until its loss stops falling or the steps are used up."""
     steps: int = 2000
-    # Steps of the first fit, which starts from noise and to which all others are neighbours.
+    """Steps of a fit that starts from the first fit's weights."""
     first_steps: int = 12_000
-    # Points of each scan in a step. Many short steps beat few long ones at the same cost: BENCHMARKS.md.
-    points: int = 1024
-    # Adam's peak learning rate; it rises over the first twentieth of the steps and falls to zero as a cosine.
-    rate: float = 5e-3
-    # Targets are sigmoid(-signed distance / softness); 0 gives the published hard ones.
+    """Steps of the first fit, which starts from random weights and from which all others start."""
+    points_per_step: int = 1024
+    """Labelled points of each scan in a step."""
+    lr: float = 5e-3
+    """Adam's peak learning rate."""
     softness_mm: float = 1.4
-    # Weight of the distance term at the surface: it draws the logits towards -signed distance / softness, also where
-    # the sigmoid is flat and occupancy alone says nothing. Midpoints of two fits come a quarter closer to true ones.
-    distance: float = 1.0
-    # Millimetres over which that weight falls, and to what share of it: an absolute error pulls as hard far from the
-    # surface as on it, and what makes an eye is within a millimetre.
-    fade_mm: float = 3.0
-    far: float = 0.1
-    # Half the width of the band in which there is a distance term, in millimetres.
-    band_mm: float = 20.0
-    # Order of the minibatches, the same for every scan: part of what keeps the weights in one basin.
+    """Softness in millimetres of the targets sigmoid(-signed distance / softness); 0 gives the published hard ones."""
+    distance_weight: float = 1.0
+    """Weight of the distance term at the surface, which draws logits towards -signed distance / softness, also where
+    the sigmoid is flat."""
+    distance_falloff_mm: float = 3.0
+    """Distance from the surface in millimetres over which the weight of the distance term falls by 1/e."""
+    distance_floor: float = 0.1
+    """Weight of the distance term far from the surface, as a share of the weight at the surface."""
+    distance_band_mm: float = 20.0
+    """Distance from the surface in millimetres beyond which there is no distance term."""
     seed: int = 0
+    """Seed of the initial weights and of the minibatches; the latter are the same for every scan, which keeps the
+    weights of all fits in one basin."""
 
-    def __post_init__(self):
-        for name in ("steps", "first_steps", "points"):
-            if getattr(self, name) < FEWEST:
-                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: give at least {FEWEST}")
+    def __post_init__(self) -> None:
+        require_at_least(
+            MIN_STEPS, steps=self.steps, first_steps=self.first_steps, points_per_step=self.points_per_step
+        )
+        require_at_least(
+            0,
+            lr=self.lr,
+            softness_mm=self.softness_mm,
+            distance_weight=self.distance_weight,
+            distance_floor=self.distance_floor,
+            distance_band_mm=self.distance_band_mm,
+            seed=self.seed,
+        )
+        if not self.distance_falloff_mm > 0:
+            raise BadInput(f"`distance_falloff_mm={self.distance_falloff_mm}`: give a number above 0")
+        if self.distance_weight and not self.softness_mm:
+            raise BadInput("`softness_mm=0`: has no distance term; give `distance_weight=0` too")
 
 
-def fit(field: Field, start: torch.Tensor, points: torch.Tensor, distance: torch.Tensor, fitting: Fitting,
-        steps: int, rate: float, progress: Callable[[int], None] = lambda scans: None,
-        review: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None) -> torch.Tensor:
-    """Weights (scans, P) fitted from `start`, (P,) or a row a scan, to points (scans, n, 3) and their signed distances
-    (scans, n) in millimetres.
+def fit(
+    field: Field,
+    start: torch.Tensor,
+    labels: LabelBatch,
+    *,
+    config: FitConfig,
+    on_progress: OnProgress = lambda steps: None,
+    revise_labels: ReviseLabels | None = None,
+) -> Float[torch.Tensor, "scans P"]:
+    """Return weights fitted to the labels of several scans in `config.steps` steps.
 
-    `review` is shown the weights when most of the steps are done, and returns points and distances to go on with.
+    Args:
+        field: The network.
+        start: The weights to start from: (P,), or (scans, P) with a row per scan.
+        labels: Labelled points of the scans.
+        config: How the fit is done.
+        on_progress: Called with the number of steps done since the last call, summed over the scans.
+        revise_labels: Called with the weights when most of the steps are done; its labels replace the old ones. The
+            plateau schedule does not call it.
     """
-    start = start.to(points.device).expand(len(points), -1)
-    if fitting.schedule == "plateau":
-        return _one_by_one(field, start, points, distance, fitting, steps, rate, progress)
+    start = start.to(labels.points.device).expand(len(labels.points), -1)
+    if config.lr_schedule == "plateau":
+        return _fit_one_by_one(field, start, labels, config, on_progress)
     weights = start.clone().requires_grad_()
-    optimiser = torch.optim.Adam([weights], lr=rate, betas=(0.9, 0.99), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rate, total_steps=steps, pct_start=max(0.05, 2 / steps), cycle_momentum=False, final_div_factor=1e4)
-    order = torch.Generator().manual_seed(fitting.seed)
-    for step in range(steps):
-        if review is not None and step == round(REVIEWED * steps):
-            points, distance = review(weights.detach())
-        batch = torch.randint(points.shape[1], (fitting.points,), generator=order)
-        # A GPU gets its next step while it is still at this one.
-        batch = batch.to(points.device, non_blocking=True)
-        with autocast(points.device):
-            logits = field(weights, points[:, batch])
+    optimizer = torch.optim.Adam([weights], lr=config.lr, betas=BETAS, fused=True)
+    order = torch.Generator().manual_seed(config.seed)
+    for step in range(config.steps):
+        if revise_labels is not None and step == round(REVISION_SHARE * config.steps):
+            labels = revise_labels(weights.detach())
+        optimizer.param_groups[0]["lr"] = lr_of_step(step, config)
+        batch = torch.randint(labels.points.shape[1], (config.points_per_step,), generator=order)
+        # A GPU gets its next step while it still computes this one.
+        batch = batch.to(labels.points.device, non_blocking=True)
+        with autocast(labels.points.device):
+            logits = field(weights, labels.points[:, batch])
         # Summed over the scans: each scan's gradient is its own, whatever shares the batch with it.
-        loss = losses(logits.float(), distance[:, batch], fitting).sum()
-        optimiser.zero_grad()
+        loss = losses(logits.float(), labels.distance[:, batch], config).sum()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
-        schedule.step()
-        progress(len(points))
+        optimizer.step()
+        on_progress(len(weights))
     return weights.detach()
 
 
-def _one_by_one(field: Field, start: torch.Tensor, points: torch.Tensor, distance: torch.Tensor, fitting: Fitting,
-                steps: int, rate: float, progress: Callable[[int], None]) -> torch.Tensor:
+def lr_of_step(step: int, config: FitConfig) -> float:
+    """Return the learning rate of a step with the cosine schedule."""
+    warmup_steps = max(WARMUP_SHARE, MIN_WARMUP_STEPS / config.steps) * config.steps
+    return learning_rate(step, config.steps, peak=config.lr, warmup_steps=warmup_steps)
+
+
+def _fit_one_by_one(
+    field: Field, start: torch.Tensor, labels: LabelBatch, config: FitConfig, on_progress: OnProgress
+) -> torch.Tensor:
     rows = []
-    for one, at, far in zip(start, points, distance):
+    for one_start, points, distance in zip(start, labels.points, labels.distance):
 
-        def loss(logits: torch.Tensor, chosen: torch.Tensor, far: torch.Tensor = far) -> torch.Tensor:
-            return losses(logits[None], far[None, chosen], fitting)[0]
+        def loss(logits: torch.Tensor, chosen: torch.Tensor, distance: torch.Tensor = distance) -> torch.Tensor:
+            return losses(logits[None], distance[None, chosen], config)[0]
 
-        rows.append(fit_published(field, one, at, loss, fitting.points, steps, rate, fitting.seed, progress))
+        rows.append(
+            fit_until_plateau(
+                field,
+                one_start,
+                points=points,
+                loss=loss,
+                batch_size=config.points_per_step,
+                max_steps=config.steps,
+                lr=config.lr,
+                seed=config.seed,
+                on_progress=on_progress,
+            )
+        )
     return torch.stack(rows)
 
 
-def losses(logits: torch.Tensor, distance: torch.Tensor, fitting: Fitting) -> torch.Tensor:
-    """Loss (scans,) of logits (scans, n) where the signed distances are (scans, n) in millimetres."""
-    targets = soft_occupancy(distance, fitting.softness_mm)
+def losses(
+    logits: Float[torch.Tensor, "scans n"], distance: Float[torch.Tensor, "scans n"], config: FitConfig
+) -> Float[torch.Tensor, " scans"]:
+    """Return each scan's loss, by logits and signed distances in millimetres at its points.
+
+    Binary cross-entropy with soft targets, and the absolute difference of the logits from -distance / softness with a
+    weight that falls with the distance from the surface.
+    """
+    targets = soft_occupancy(distance, config.softness_mm)
     loss = binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    if fitting.distance:
-        off, away = (logits + distance / fitting.softness_mm).abs(), distance.abs()
-        weight = fitting.distance * (fitting.far + torch.exp(-away / fitting.fade_mm))
-        loss = loss + weight * off * (away < fitting.band_mm)
+    if config.distance_weight:
+        error = (logits + distance / config.softness_mm).abs()
+        from_surface = distance.abs()
+        falloff = config.distance_floor + torch.exp(-from_surface / config.distance_falloff_mm)
+        weight = config.distance_weight * falloff
+        loss = loss + weight * error * (from_surface < config.distance_band_mm)
     return loss.mean(1)
 
 
-def soft_occupancy(distance: torch.Tensor, softness_mm: float) -> torch.Tensor:
-    """Occupancy targets: a sigmoid of the signed distance (mm, negative inside), or a step where softness is 0."""
+def soft_occupancy(distance: Float[torch.Tensor, "*any"], softness_mm: float) -> Float[torch.Tensor, "*any"]:
+    """Return occupancy targets: a sigmoid of the signed distance (mm, negative inside), or a step for softness 0."""
     if softness_mm == 0:
         return (distance < 0).float()
     return torch.sigmoid(-distance / softness_mm)
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """bf16 where the hardware multiplies in it, float32 elsewhere."""
+    """Return a context that computes in bf16 if the hardware multiplies in it, else in float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device))
 
 

@@ -1,24 +1,46 @@
-"""Settings by name: our defaults, and the published method's for comparisons."""
+"""Settings of stage 1 by name: our defaults, and those of the published method for comparison."""
 
 from typing import Literal
 
-from .batch import Settings
-from .field import Field
-from .fit import Fitting
-from .occupancy import Sampling
+from overfit.field import Field
+from overfit.fit import FitConfig
+from overfit.fit_batch import OverfitConfig
+from overfit.labels import LabelConfig
 
 Preset = Literal["default", "paper"]
-# 5,000 epochs of (100,000 + 100,000) / 2,048 steps at most; the fit stops long before.
-_STEPS = 5000 * 97
 
-PRESETS: dict[Preset, Settings] = {
-    "default": Settings(),
-    # HyperDiffusion (Erkoç et al., ICCV 2023): a box of [-0.5, 0.5], 100,000 uniform points and as many about the
-    # surface with a deviation of a hundredth of the box, hard occupancy, no healing.
-    "paper": Settings(
-        field=Field(box=0.5, frequency=1.0), healing=False,
-        sampling=Sampling(near=100_000, near_share=0.01, wide=0, uniform=100_000, face=0.0, detail=0.0,
-                          gap_mm=0.0),
-        fitting=Fitting(schedule="plateau", steps=_STEPS, first_steps=_STEPS, points=2048, rate=1e-2, softness_mm=0.0,
-                        distance=0.0)),
+# Labelled points of a scan in the published method: this many uniform ones, and as many near the surface.
+_PAPER_POINTS = 100_000
+# Points in a step of the published method.
+_PAPER_BATCH_SIZE = 2048
+# Epochs of the published method at most; a fit ends long before.
+_PAPER_EPOCHS = 5000
+_PAPER_STEPS = _PAPER_EPOCHS * (2 * _PAPER_POINTS // _PAPER_BATCH_SIZE)
+
+# "paper" is HyperDiffusion (Erkoç et al., ICCV 2023), section 3.1 and its supplement: a box of [-0.5, 0.5], near points
+# with a standard deviation of a hundredth of the box, hard occupancy, no repair.
+PRESETS: dict[Preset, OverfitConfig] = {
+    "default": OverfitConfig(),
+    "paper": OverfitConfig(
+        field=Field(box=0.5, frequency=1.0),
+        labels=LabelConfig(
+            near_points=_PAPER_POINTS,
+            near_sigma_share=0.01,
+            band_points=0,
+            uniform_points=_PAPER_POINTS,
+            face_share=0.0,
+            detail_share=0.0,
+            gap_mm=0.0,
+        ),
+        fit=FitConfig(
+            lr_schedule="plateau",
+            steps=_PAPER_STEPS,
+            first_steps=_PAPER_STEPS,
+            points_per_step=_PAPER_BATCH_SIZE,
+            lr=1e-2,
+            softness_mm=0.0,
+            distance_weight=0.0,
+        ),
+        repair=False,
+    ),
 }

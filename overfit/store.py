@@ -1,53 +1,62 @@
 """The store between the stages: a folder of fitted weights and of what is known about each scan.
 
-    store.json            what all fits share: field, cube, settings; written once
+    store.json            what all fits share: field, cube, settings
     base.safetensors      the first fit, from which all others start
-    weights.safetensors   weights (scans, P) and, in its header, one record a scan; of many scans only the first, the
-                          others lie in weights-00001.safetensors and on
-    shards/               batches not yet merged into it, of the same form
-    scans.csv             the records as a table, and the scans that were set aside with the reason
+    weights.safetensors   weights (scans, P) and, in its header, one record per scan; of many scans only the first, the
+                          others follow in weights-00001.safetensors and so on
+    shards/               batches that are not merged yet, in the same form
+    scans.csv             the records as a table, and the scans that were skipped with the reason
+    prepared/             the heads that `hyperdiffusion overfit` prepared for this store, if it did
 
-Every safetensors file carries its own records and appears by a rename, so that a kill leaves whole files only.
+Every safetensors file carries its own records and appears by a rename, so that a kill leaves only whole files.
 """
 
 import csv
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
-from safetensors import SafetensorError, safe_open
+from jaxtyping import Float
 
-from .cube import Cube
-from .errors import BadInput
-from .field import Field
-from .files import replacing, save_tensors
+from overfit.field import Field
+from overfit.geometry.bounding_cube import Cube
+from overfit.neural_head import NeuralHead
+from overfit.runtime.atomic_io import atomic_write, remove_unfinished, write_json
+from overfit.runtime.errors import BadInput, Skipped
+from overfit.runtime.tensor_file import TensorFile, open_tensor_file, write_tensor_file
+from overfit.store_v1 import rename_record, rename_settings
 
-VERSION = 1
-# Scans in a file of weights, or a batch more: what gathering shards holds in memory, 150 MB.
-PART = 1024
+# 1: settings and records had other names, see store_v1.py. 2: today's.
+VERSION = 2
+# Scans in a file of weights, or a batch more. Merging shards holds this many in memory, 150 MB.
+SCANS_PER_FILE = 1024
+# What one run holds against others. The system releases it when the run ends, however it ends.
+LOCK_FILE = ".lock"
+# What to do about a damaged file of weights.
+REFIT = "delete it and run `hyperdiffusion overfit` again"
 
 
 @dataclass(frozen=True)
-class Record:
-    """What the store knows of one fitted scan."""
+class FitRecord:
+    """What the store knows about one fitted scan."""
 
-    # The scan's name, see scans.Scan.
     name: str
-    # SHA-256 of the scan file.
+    """The scan's name, see `overfit.scans.formats.Scan`."""
     digest: str
-    # Intersection over union on held-out labelled points.
+    """SHA-256 of the scan file."""
     iou: float
-    # Mean two-way surface error and its 95th percentile in millimetres.
+    """Intersection over union on labelled points that were not fitted to."""
     error_mm: float
+    """Mean distance between the fit's surface and the scan in millimetres, over both directions."""
     p95_mm: float
-    # Closed bodies that the network decodes to, islands counted.
-    bodies: int
+    """95th percentile of these distances."""
+    components: int
+    """Connected components of the fit's surface."""
 
 
 @dataclass(frozen=True)
@@ -55,131 +64,165 @@ class Fits:
     """A store's content in memory."""
 
     field: Field
+    """The network of all fits."""
     cube: Cube
-    # (scans, P) float32.
-    weights: torch.Tensor
-    records: list[Record]
+    """The cube in millimetres that all fits share."""
+    weights: Float[torch.Tensor, "scans P"]
+    """The weights of the fits, float32."""
+    records: list[FitRecord]
+    """What is known about each fit, in the order of the weights."""
+
+    def head(self, index: int) -> NeuralHead:
+        """Return one fit."""
+        return NeuralHead(self.field, self.cube, self.weights[index])
 
 
-class Rows:
-    """A store's weights, left on disk: `rows[indices]` reads those (B, P) that are asked for, in `records`' order."""
+@dataclass(frozen=True)
+class _Row:
+    """Where a scan's weights are."""
 
-    def __init__(self, field: Field, cube: Cube, places: list[tuple[Path, int, Record]]):
-        self.field, self.cube, self.records = field, cube, [record for _, _, record in places]
-        self._places = [(path, row) for path, row, _ in places]
+    path: Path
+    """The file of weights."""
+    index: int
+    """The row in it."""
+    record: FitRecord
+    """What is known about the fit."""
+
+
+class WeightRows:
+    """A store's weights, left on disk: `rows[indices]` reads those that are asked for, in the order of `records`."""
+
+    def __init__(self, field: Field, cube: Cube, rows: Sequence[_Row]):
+        self.field = field
+        self.cube = cube
+        self.records = [row.record for row in rows]
+        self._rows = rows
         self._open: dict[Path, Any] = {}
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
-        """Weights (B, P). Raises BadInput where they are not finite, or their file is damaged."""
-        made = torch.empty(len(indices), self.field.size)
-        for place, index in enumerate(map(int, indices)):
-            path, row = self._places[index]
-            if path not in self._open:
-                # As NumPy, whose maps are read-only: those of torch count as memory.
-                with _opened(path, "np") as file:
-                    self._open[path] = file.get_slice("weights")
-                if self._open[path].get_shape()[1:] != [self.field.size]:
-                    raise BadInput(f"{path}: holds networks of another kind than the store's; delete it and run "
-                                   "`hyperdiffusion overfit` again")
-            made[place] = torch.from_numpy(self._open[path][row])
-        finite = torch.isfinite(made).all(1)
-        if not finite.all():
-            index = int(indices[int((~finite).nonzero()[0])])
-            raise BadInput(f"{self._places[index][0]}: the weights of {self.records[index].name} are not finite; "
-                           "delete the file and run `hyperdiffusion overfit` again")
-        return made
+    def __getitem__(self, indices: torch.Tensor | Sequence[int]) -> Float[torch.Tensor, "B P"]:
+        """Return the weights of some fits. Raises BadInput if they are not finite or their file is damaged."""
+        chosen = [self._rows[int(index)] for index in indices]
+        weights = torch.empty(len(chosen), self.field.size)
+        for target, row in zip(weights, chosen):
+            target.copy_(torch.from_numpy(self._slice(row.path)[row.index]))
+        for row, is_finite in zip(chosen, torch.isfinite(weights).all(1).tolist()):
+            if not is_finite:
+                raise BadInput(f"{row.path}: the weights of {row.record.name} are not finite; {REFIT}")
+        return weights
+
+    def _slice(self, path: Path) -> Any:
+        """The file's weights, of which single rows are read."""
+        if path not in self._open:
+            # As NumPy: its maps are read-only, while those of torch count as memory.
+            with open_tensor_file(path, remedy=REFIT, framework="np") as file:
+                weights = file.file.get_slice("weights")
+            if weights.get_shape()[1:] != [self.field.size]:
+                raise BadInput(f"{path}: holds other networks than the store's; {REFIT}")
+            self._open[path] = weights
+        return self._open[path]
 
 
 class Store:
     """A store folder. `Store.create` makes one, `Store(folder)` opens one."""
 
-    def __init__(self, folder: Path):
-        """Raises BadInput where the folder is no store."""
-        self.folder = folder
+    def __init__(self, folder: Path | str):
+        """Open a store of this version or an older one. Raises BadInput if the folder is no store."""
+        self.folder = Path(folder)
+        content = _read_description(self.folder)
         try:
-            self.about = json.loads((folder / "store.json").read_text())
-            if self.about["version"] > VERSION:
-                raise BadInput(f"{folder}: made by a newer version; update hyperdiffusion")
-            self.field, self.cube = Field.of(self.about["field"]), Cube.of(self.about["cube"])
-            self.settings = self.about["settings"]
-        except FileNotFoundError as error:
-            raise BadInput(f"{folder}: no store; make one with `hyperdiffusion overfit SCANS {folder}`") from error
-        except (json.JSONDecodeError, KeyError, TypeError, NotADirectoryError) as error:
-            raise BadInput(f"{folder}/store.json: damaged ({error}); restore it, or fit into a new folder") from error
+            self.version: int = content["version"]
+            if self.version > VERSION:
+                raise BadInput(f"{self.folder}: made by a newer version; update hyperdiffusion")
+            self.field = Field.of(content["field"])
+            self.cube = Cube.of(content["cube"])
+            self.settings: dict[str, Any] = content["settings"]
+            if self.version == 1:
+                self.settings = rename_settings(self.settings)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _damaged(self.folder, error) from error
 
     @classmethod
-    def create(cls, folder: Path, field: Field, cube: Cube, settings: dict) -> "Store":
+    def create(cls, folder: Path, *, field: Field, cube: Cube, settings: dict[str, Any]) -> "Store":
         """Make an empty store."""
-        about = {"version": VERSION, "field": asdict(field), "cube": asdict(cube), "settings": settings}
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "store.json") as path:
-            path.write_text(json.dumps(about, indent=1))
+        _write_description(folder, field, cube, settings)
         return cls(folder)
 
+    def upgrade(self) -> None:
+        """Write the description of an older store in the form of this version, before new fits are added."""
+        if self.version < VERSION:
+            _write_description(self.folder, self.field, self.cube, self.settings)
+            self.version = VERSION
+
     @property
-    def base(self) -> torch.Tensor | None:
-        """Weights (P,) of the first fit, or None before it."""
+    def base(self) -> Float[torch.Tensor, " P"] | None:
+        """The weights of the first fit, or None if it is not done yet."""
         path = self.folder / "base.safetensors"
         return _read(path)[0][0] if path.exists() else None
 
-    def save_base(self, weights: torch.Tensor) -> None:
-        """Keep the weights (P,) of the first fit."""
+    def save_base(self, weights: Float[torch.Tensor, " P"]) -> None:
+        """Save the weights of the first fit."""
         _write(self.folder / "base.safetensors", weights[None], [])
 
-    def add(self, batch: int, weights: torch.Tensor, records: list[Record]) -> None:
-        """Keep a batch of fits (scans, P), until `merge` as a shard of its own."""
+    def add(self, batch: int, weights: Float[torch.Tensor, "scans P"], records: Sequence[FitRecord]) -> None:
+        """Save a batch of fits, as a shard of its own until `merge`."""
         _write(self.folder / "shards" / f"{batch:06d}.safetensors", weights, records)
 
-    def records(self) -> dict[str, Record]:
-        """All records by name; a shard's wins over an older one."""
-        return {record.name: record for path in self._files() for record in _records(path)}
+    def records(self) -> dict[str, FitRecord]:
+        """Return all records by name; a shard's record replaces an older one."""
+        return {record.name: record for path in self._files() for record in _read_records(path)}
 
-    def rows(self) -> Rows:
-        """All fits by name, their weights left on disk. Raises BadInput where a file is damaged or there is none."""
-        places = {record.name: (path, row, record) for path in self._files()
-                  for row, record in enumerate(_records(path))}
-        if not places:
+    def rows(self) -> WeightRows:
+        """Return all fits by name, their weights left on disk. Raises BadInput if there is none or one is damaged."""
+        rows = {
+            record.name: _Row(path, index, record)
+            for path in self._files()
+            for index, record in enumerate(_read_records(path))
+        }
+        if not rows:
             raise BadInput(f"{self.folder}: no fits in it; run `hyperdiffusion overfit` to the end")
-        return Rows(self.field, self.cube, [places[name] for name in sorted(places)])
+        return WeightRows(self.field, self.cube, [rows[name] for name in sorted(rows)])
 
     def read(self) -> Fits:
-        """All fits, by name, in memory. Raises BadInput as `rows` does."""
+        """Return all fits by name, in memory. Raises BadInput as `rows` does."""
         rows = self.rows()
         return Fits(self.field, self.cube, rows[range(len(rows))], rows.records)
 
     def merge(self) -> None:
-        """Gather the shards into files of weights. A kill between its steps costs nothing: names decide."""
-        shards = sorted((self.folder / "shards").glob("*.safetensors"))
+        """Merge the shards into files of weights. A kill between its steps loses nothing: names decide."""
+        shards = self._shards()
         if not shards:
             return
         parts = self._parts()
         number, rows = len(parts), {}
-        if parts and len(_records(parts[-1])) < PART:
-            number, rows = number - 1, _named(parts[-1])
+        if parts and len(_read_records(parts[-1])) < SCANS_PER_FILE:
+            number, rows = number - 1, _read_by_name(parts[-1])
         for shard in shards:
-            rows |= _named(shard)
-            if len(rows) >= PART or shard == shards[-1]:
+            rows |= _read_by_name(shard)
+            if len(rows) >= SCANS_PER_FILE or shard == shards[-1]:
                 weights, records = zip(*rows.values())
                 _write(self._part(number), torch.stack(weights), list(records))
                 number, rows = number + 1, {}
         for shard in shards:
             shard.unlink()
 
-    def report(self, set_aside: dict[str, str]) -> None:
-        """Write scans.csv: the records, then the scans set aside by name with the reason."""
-        with replacing(self.folder / "scans.csv") as path, open(path, "w", newline="") as file:
+    def report(self, skipped: Sequence[Skipped]) -> None:
+        """Write scans.csv: the records, then the skipped scans with the reason."""
+        with atomic_write(self.folder / "scans.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            table.writerow([field.name for field in fields(Record)] + ["set_aside"])
+            table.writerow([field.name for field in fields(FitRecord)] + ["skipped"])
             table.writerows([*asdict(record).values(), ""] for _, record in sorted(self.records().items()))
-            blanks = [""] * (len(fields(Record)) - 1)
-            table.writerows([name, *blanks, reason] for name, reason in sorted(set_aside.items()))
+            blanks = [""] * (len(fields(FitRecord)) - 1)
+            table.writerows([one.name, *blanks, one.reason] for one in sorted(skipped, key=lambda one: one.name))
 
     def _files(self) -> list[Path]:
-        """All files of weights; where two hold a scan, the later one's is valid."""
-        return [*self._parts(), *sorted((self.folder / "shards").glob("*.safetensors"))]
+        """All files of weights; if two hold the same scan, the later one is valid."""
+        return [*self._parts(), *self._shards()]
+
+    def _shards(self) -> list[Path]:
+        return sorted((self.folder / "shards").glob("*.safetensors"))
 
     def _parts(self) -> list[Path]:
         paths = [self._part(number) for number in range(1 + len(list(self.folder.glob("weights-*.safetensors"))))]
@@ -191,55 +234,73 @@ class Store:
     @staticmethod
     @contextmanager
     def locked(folder: Path) -> Iterator[None]:
-        """Hold a store's folder, made where there is none, against other runs; a killed run holds nothing.
+        """Hold a store's folder against other runs, and make it if it is missing.
 
-        Raises BadInput where another run holds it. A folder that is still empty in the end is removed.
+        Raises BadInput if another run holds it. A folder that is still empty at the end is removed.
         """
-        if folder.exists() and not folder.is_dir():
-            raise BadInput(f"{folder}: a file, where the store's folder should be; give another name")
+        require_store_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        held = os.open(folder, os.O_RDONLY)
+        lock = filelock.FileLock(folder / LOCK_FILE, timeout=0)
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for unfinished in folder.rglob(".*.part"):
-                unfinished.unlink()
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise BadInput(f"{folder}: in use by another run; wait until it ends, or give another store") from error
+        try:
+            remove_unfinished(folder)
             yield
-        except BlockingIOError as error:
-            raise BadInput(f"{folder}: another run fits into it; wait, or take another store") from error
         finally:
-            os.close(held)
-            if not any(folder.iterdir()):
+            lock.release()
+            if {path.name for path in folder.iterdir()} <= {LOCK_FILE}:
+                (folder / LOCK_FILE).unlink(missing_ok=True)
                 folder.rmdir()
 
 
-def _write(path: Path, weights: torch.Tensor, records: list[Record]) -> None:
-    header = {"records": json.dumps([asdict(record) for record in records])}
-    path.parent.mkdir(exist_ok=True)
-    save_tensors(path, {"weights": weights}, header)
+def require_store_folder(folder: Path) -> None:
+    """Raise BadInput if a store's folder is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder}: a file where a store folder is expected; give the folder of a store")
 
 
-def _read(path: Path) -> tuple[torch.Tensor, list[Record]]:
-    with _opened(path) as file:
-        return file.get_tensor("weights"), _parse(file)
+def _read_description(folder: Path) -> dict[str, Any]:
+    require_store_folder(folder)
+    path = folder / "store.json"
+    if not path.is_file():
+        raise BadInput(f"{folder}: not a store; make one with `hyperdiffusion overfit SCANS {folder}`")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(folder, error) from error
+    if not isinstance(content, dict):
+        raise _damaged(folder, "not a description of a store")
+    return content
 
 
-def _named(path: Path) -> dict[str, tuple[torch.Tensor, Record]]:
+def _damaged(folder: Path, reason: Exception | str) -> BadInput:
+    return BadInput(f"{folder / 'store.json'}: damaged ({reason}); restore it, or fit into a new folder")
+
+
+def _write_description(folder: Path, field: Field, cube: Cube, settings: dict[str, Any]) -> None:
+    content = {"version": VERSION, "field": asdict(field), "cube": asdict(cube), "settings": settings}
+    write_json(folder / "store.json", content)
+
+
+def _write(path: Path, weights: torch.Tensor, records: Sequence[FitRecord]) -> None:
+    write_tensor_file(path, {"weights": weights}, {"records": [asdict(record) for record in records]})
+
+
+def _read(path: Path) -> tuple[torch.Tensor, list[FitRecord]]:
+    with open_tensor_file(path, remedy=REFIT) as file:
+        return file.file.get_tensor("weights"), _records(file)
+
+
+def _read_by_name(path: Path) -> dict[str, tuple[torch.Tensor, FitRecord]]:
     return {record.name: (row, record) for row, record in zip(*_read(path))}
 
 
-def _records(path: Path) -> list[Record]:
-    with _opened(path, "np") as file:
-        return _parse(file)
+def _read_records(path: Path) -> list[FitRecord]:
+    with open_tensor_file(path, remedy=REFIT, framework="np") as file:
+        return _records(file)
 
 
-def _parse(file) -> list[Record]:
-    return [Record(**record) for record in json.loads(file.metadata()["records"])]
-
-
-@contextmanager
-def _opened(path: Path, framework: str = "pt") -> Iterator:
-    try:
-        with safe_open(path, framework) as file:
-            yield file
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{path}: damaged ({error}); delete it and run `hyperdiffusion overfit` again") from error
+def _records(file: TensorFile) -> list[FitRecord]:
+    return [FitRecord(**rename_record(record)) for record in file.metadata["records"]]

@@ -1,0 +1,1 @@
+"""Trained models that come along; installed as `hyperdiffusion.checkpoints`."""

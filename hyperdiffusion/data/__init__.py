@@ -1,0 +1,1 @@
+"""Default data: random heads from a parametric model."""

@@ -1,0 +1,278 @@
+"""Synthetic heads, the default data: a count and a seed in, closed head meshes in millimetres out.
+
+The heads are cut from Anny (Brégier et al. 2025, arXiv:2511.03589), Apache-2.0 code around MakeHuman's CC0 body data.
+What a head scan does not show (the inside of the mouth, the eye sockets, the tongue) is removed, and the neck ends in a
+plane.
+"""
+
+import csv
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Float
+from scipy.spatial.transform import Rotation
+
+from overfit.decode_folder import MeshFormat
+from overfit.runtime.atomic_io import atomic_write
+from overfit.runtime.errors import BadInput, require_at_least, require_between
+from overfit.runtime.machine import Machine, RunContext
+
+MAX_HEADS = 1_000_000
+# Local changes of these parts shape the head.
+HEAD_PARTS = ("head", "forehead", "eyebrows", "eye", "nose", "mouth", "ear", "cheek", "chin", "neck")
+# Standard deviation of a local change, whose range is -1 to 1: a change of 1 is a caricature.
+LOCAL_STD = 0.18
+# Standard deviation of the difference between left and right: faces are nearly symmetric.
+ASYMMETRY_STD = 0.04
+# The build of a person.
+BUILD_LABELS = ("weight", "muscle", "height", "proportions")
+# Range of each of these; all at their ends, heads would have eight litres.
+BUILD_RANGE = (0.15, 0.85)
+# Range of the age: on Anny's scale 0 is a baby, 1/3 a child, 2/3 a young adult and 1 an old one.
+AGE_RANGE = (0.3, 1.0)
+# Concentration of the Dirichlet distribution of ancestries: below 1 most people are mainly of one.
+ANCESTRY_CONCENTRATION = 0.7
+# Facial actions that a head shows at once, at most.
+MAX_EXPRESSIONS = 2
+# Strongest facial action: scans are made with a neutral or a faint expression.
+MAX_EXPRESSION_STRENGTH = 0.4
+# Gazes cannot be seen on a mesh, and an open mouth would show what is removed.
+HIDDEN_ACTIONS = ("eyeLook", "tongueOut", "jaw", "mouthClose")
+# Anny looks this many degrees farther down than the light-stage scans of ICT-FaceKit in their neutral pose (200 heads
+# registered on its mean). Theirs is the canonical pose, since real scans are compared with these heads.
+PITCH_DEGREES = 3.0
+# The neck is cut at this share of the way from its first vertebra to its second: below the chin and the hair line.
+NECK_CUT_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class Person:
+    """Parameters of one head, under Anny's names."""
+
+    phenotype: dict[str, float]
+    """Sex, age, build and ancestry, 0 to 1."""
+    local: dict[str, float]
+    """Details of the face, -1 to 1."""
+    actions: dict[str, float]
+    """Facial actions, 0 to 1."""
+
+
+class HeadModel:
+    """Anny, cut to the head. Needs the extra `demo`; the first load takes a minute or two, later ones seconds."""
+
+    def __init__(self) -> None:
+        """Load the model. Raises BadInput if anny or manifold3d is not installed."""
+        try:
+            import anny
+            import manifold3d  # noqa: F401 - not needed to load, but better missed before a long load than after it
+        except ImportError as error:
+            raise BadInput(
+                f"the head model needs {error.name}; install it by `pip install hyperdiffusion-heads[demo]`"
+            ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.model = anny.Anny(local_changes="all", facial_actions="all", phenotypes="all", skinning_method="lbs")
+        # The local changes that shape a head.
+        self.details = [label for label in self.model.local_change_labels if _part(label) in HEAD_PARTS]
+        cavities = torch.load(Path(anny.__path__[0]) / "data" / "template_mesh_internal_cavities.pth")
+        hidden = np.isin(self.model.base_mesh_vertex_indices.numpy(), cavities["vertex_indices"])
+        faces = np.asarray(self.model.faces)
+        mesh = trimesh.Trimesh(np.zeros((len(hidden), 3)), faces, process=False)
+        component = trimesh.graph.connected_component_labels(mesh.face_adjacency, node_count=len(faces))
+        # Largest first: the body, the tongue, the two eyeballs.
+        order = np.argsort(-np.bincount(component), kind="stable")
+        self.skin = faces[(component == order[0]) & ~hidden[faces].all(1)]
+        self.eyeballs = [faces[component == order[2]], faces[component == order[3]]]
+        self.openings = _boundary_loops(self.skin)
+
+    @cached_property
+    def actions(self) -> list[str]:
+        """Facial actions that a closed head can show."""
+        return [label for label in self.model.facial_action_labels if not label.startswith(HIDDEN_ACTIONS)]
+
+    def person(self, rng: np.random.Generator, *, expressions: int = MAX_EXPRESSIONS) -> Person:
+        """Return a random person.
+
+        Phenotypes are uniform over their range and details normally distributed. The expression is faint and made of up
+        to `expressions` facial actions.
+        """
+        phenotype = {"gender": float(rng.uniform()), "age": float(rng.uniform(*AGE_RANGE))}
+        phenotype |= {label: float(rng.uniform(*BUILD_RANGE)) for label in BUILD_LABELS}
+        shares = rng.dirichlet([ANCESTRY_CONCENTRATION] * 3)
+        phenotype |= dict(zip(("african", "asian", "caucasian"), map(float, shares)))
+        local = self._random_details(rng)
+        shown = rng.choice(self.actions, rng.integers(expressions + 1), replace=False)
+        actions = {str(label): float(rng.uniform(0, MAX_EXPRESSION_STRENGTH)) for label in shown}
+        return Person(phenotype, local, actions)
+
+    def _random_details(self, rng: np.random.Generator) -> dict[str, float]:
+        """Return random local changes; those of the left and the right side have one value in common."""
+        common: dict[str, float] = {}
+        local = {}
+        for label in self.details:
+            both = label[2:] if label[:2] in ("l-", "r-") else label
+            if both not in common:
+                common[both] = float(rng.normal(scale=LOCAL_STD))
+            difference = float(rng.normal(scale=ASYMMETRY_STD)) if both != label else 0.0
+            local[label] = float(np.clip(common[both] + difference, -1, 1))
+        return local
+
+    def mesh(self, person: Person) -> trimesh.Trimesh:
+        """Return the person's head as a closed mesh of one component, in millimetres and the canonical frame.
+
+        +y is up, +z points out of the face, and the origin is in the middle of the head.
+        """
+        import manifold3d
+
+        vertices, bones = self._posed_body(person)
+        vertices, skin = _fill_openings(vertices, self.skin, self.openings)
+        head = _manifold(vertices, skin)
+        for eyeball in self.eyeballs:
+            head += _manifold(vertices, eyeball)
+        height = float((1 - NECK_CUT_SHARE) * bones["neck01"][1] + NECK_CUT_SHARE * bones["neck02"][1])
+        head = max(head.trim_by_plane((0.0, 1.0, 0.0), height).decompose(), key=manifold3d.Manifold.volume)
+        cut = head.to_mesh64()
+        points = np.asarray(cut.vert_properties)[:, :3]
+        return trimesh.Trimesh(points - _head_centre(bones), np.asarray(cut.tri_verts), process=False)
+
+    def body_vertices(self, person: Person) -> Float[np.ndarray, "n 3"]:
+        """Return all vertices of the person's body in the frame of `mesh`, in the same order for every person."""
+        vertices, bones = self._posed_body(person)
+        return vertices - _head_centre(bones)
+
+    @torch.no_grad()
+    def _posed_body(self, person: Person) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return vertices (n, 3) and the joints (3,) by name, in millimetres, +y up and +z out of the face."""
+        body = self.model(
+            phenotype_kwargs=person.phenotype, local_changes_kwargs=person.local, facial_actions=person.actions
+        )
+        vertices, joints = _to_canonical_axes(body["rest_vertices"][0]), _to_canonical_axes(body["rest_bone_heads"][0])
+        return vertices, dict(zip(self.model.bone_labels, joints))
+
+
+def write_heads(
+    out: Path | str,
+    count: int = 64,
+    *,
+    seed: int = 0,
+    mesh_format: MeshFormat = "ply",
+    expressions: int = MAX_EXPRESSIONS,
+    machine: Machine = Machine(),
+) -> list[Path]:
+    """Write heads of random people and heads.csv with their parameters; return the paths of the heads.
+
+    Head k of a seed is the same for every count. Heads that exist are kept.
+
+    Args:
+        out: Folder for the meshes, which are in millimetres.
+        count: Number of heads.
+        seed: Seed of the people.
+        mesh_format: Format of the files.
+        expressions: Facial actions that a head shows at once, at most.
+        machine: CPU threads to use.
+
+    Raises:
+        BadInput: If the count, the seed or the expressions are out of bounds, or the extra `demo` is not installed.
+    """
+    out = Path(out)
+    require_between(1, MAX_HEADS, count=count)
+    require_at_least(0, seed=seed, expressions=expressions)
+    paths = [out / f"head_{seed:03d}_{index:05d}.{mesh_format}" for index in range(count)]
+    if all(path.exists() for path in (*paths, out / "heads.csv")):
+        return paths
+    context = machine.start()
+    model = _load_model(context)
+    limit = min(expressions, len(model.actions))
+    with context.progress(count, "heads", "head") as bar:
+        for path, person in _people(model, paths, seed=seed, expressions=limit):
+            if not path.exists():
+                with atomic_write(path) as unfinished:
+                    model.mesh(person).export(unfinished, file_type=mesh_format)
+            bar.update()
+    with atomic_write(out / "heads.csv") as unfinished, open(unfinished, "w", newline="") as file:
+        csv.writer(file).writerows(_parameter_table(model, _people(model, paths, seed=seed, expressions=limit)))
+    return paths
+
+
+def _load_model(context: RunContext) -> HeadModel:
+    description = "loading the head model, minutes the first time"
+    with context.progress(1, description, "model", bar_format="{desc} [{elapsed}]") as bar:
+        model = HeadModel()
+        bar.update()
+    return model
+
+
+def _people(model: HeadModel, paths: list[Path], *, seed: int, expressions: int) -> Iterator[tuple[Path, Person]]:
+    """Yield each path with its person, who is drawn anew: a million people would not fit into memory."""
+    for index, path in enumerate(paths):
+        yield path, model.person(np.random.default_rng([seed, index]), expressions=expressions)
+
+
+def _parameter_table(model: HeadModel, people: Iterator[tuple[Path, Person]]) -> Iterator[list]:
+    """Yield the header and a row of parameters for each person; the parameters of all people have the same names."""
+    labels: list[str] = []
+    for path, person in people:
+        if not labels:
+            labels = [*person.phenotype, *person.local, *model.actions]
+            yield ["file", *labels]
+        values = person.phenotype | person.local | person.actions
+        yield [path.name, *(round(values.get(label, 0.0), 5) for label in labels)]
+
+
+def _part(label: str) -> str:
+    """Return the body part of a local change: eye for l-eye-bag-out, neck for measure-neck-circ-incr."""
+    return label.removeprefix("l-").removeprefix("r-").removeprefix("measure-").split("-")[0]
+
+
+def _to_canonical_axes(points: torch.Tensor) -> np.ndarray:
+    """Return Anny's points (n, 3), in metres with +z up and -y out of the face, in millimetres and canonical axes."""
+    x, y, z = points.double().numpy().T * 1000
+    return Rotation.from_euler("x", -PITCH_DEGREES, degrees=True).apply(np.stack([x, z, -y], axis=1))
+
+
+def _head_centre(bones: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the origin (3,): between the eyes, at their height, halfway to the joint of the head.
+
+    Unlike the middle of the bounds it does not depend on noses and ears.
+    """
+    eyes = (bones["eye.L"] + bones["eye.R"]) / 2
+    return np.array([eyes[0], eyes[1], (eyes[2] + bones["head"][2]) / 2])
+
+
+def _boundary_loops(faces: np.ndarray) -> list[np.ndarray]:
+    """Return the boundary of triangles (n, 3) as loops of vertices, ordered so that a fan faces outwards."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    present = set(map(tuple, edges.tolist()))
+    following = {b: a for a, b in present if (b, a) not in present}
+    loops = []
+    while following:
+        loop = [next(iter(following))]
+        while (after := following.pop(loop[-1])) != loop[0]:
+            loop.append(after)
+        loops.append(np.array(loop))
+    return loops
+
+
+def _fill_openings(vertices: np.ndarray, faces: np.ndarray, loops: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return vertices and triangles of the mesh with each loop closed by a fan about its centre."""
+    centres = np.array([vertices[loop].mean(0) for loop in loops])
+    fans = [
+        np.stack([loop, np.roll(loop, -1), np.full(len(loop), len(vertices) + index)], axis=1)
+        for index, loop in enumerate(loops)
+    ]
+    return np.concatenate([vertices, centres]), np.concatenate([faces, *fans])
+
+
+def _manifold(vertices: np.ndarray, faces: np.ndarray) -> Any:
+    """Return the closed surface of triangles (n, 3) as a manifold3d.Manifold."""
+    import manifold3d
+
+    used, faces = np.unique(faces, return_inverse=True)
+    return manifold3d.Manifold(manifold3d.Mesh64(vertices[used], faces.reshape(-1, 3).astype(np.uint64)))

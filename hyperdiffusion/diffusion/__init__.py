@@ -1,0 +1,1 @@
+"""Stage 2: from fitted weights to a trained generator, and from it to new weights."""

@@ -1,0 +1,179 @@
+"""A trained generator as one safetensors file: everything that sampling needs."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+
+from hyperdiffusion.diffusion.checkpoint_v3 import DESCRIPTION_V3, upgrade
+from hyperdiffusion.diffusion.coordinates import Coordinates, LatentCoordinates, WeightCoordinates
+from hyperdiffusion.diffusion.denoiser import Denoiser, TransformerConfig, restore_denoiser
+from hyperdiffusion.diffusion.schedule import NoiseSchedule
+from overfit.field import Field
+from overfit.geometry.bounding_cube import Cube
+from overfit.neural_head import NeuralHead
+from overfit.runtime.errors import BadInput
+from overfit.runtime.tensor_file import open_tensor_file, write_tensor_file
+
+# Name of the description in the file.
+CHECKPOINT = "hyperdiffusion checkpoint"
+VERSION = 4
+# The checkpoint that is installed with the project.
+SHIPPED_PACKAGE = "hyperdiffusion.checkpoints"
+SHIPPED_FILE = "heads.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """How a checkpoint was trained."""
+
+    settings: dict[str, Any]
+    """The training's settings by name."""
+    heads: list[str]
+    """SHA-256 of each head's scan."""
+    steps: int
+    """Optimizer steps done."""
+    best_step: int
+    """The step that the model is from; 0 is the mixture that training started from."""
+    mixture_components: int
+    """Components of that mixture; 0 in weight coordinates, which have none."""
+    val_loss: float | None
+    """Validation loss relative to the Gaussian baseline; None without validation heads."""
+
+    def summary(self) -> str:
+        """Return one sentence or two about the result."""
+        if self.val_loss is None:
+            return f"Trained for {self.steps} steps without validation heads."
+        if self.best_step == 0:
+            mixture = "Gaussian" if self.mixture_components == 1 else f"mixture of {self.mixture_components} Gaussians"
+            return (
+                f"Trained for {self.steps} steps without reducing the validation loss: the model is the {mixture} that "
+                f"training starts from, validation loss {self.val_loss:.3f} x Gaussian baseline. More scans help."
+            )
+        return (
+            f"Trained for {self.steps} steps; best step {self.best_step}, validation loss {self.val_loss:.3f} x "
+            "Gaussian baseline."
+        )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained denoiser, and how its samples become heads."""
+
+    field: Field
+    """The networks whose weights are sampled."""
+    cube: Cube
+    """The cube in millimetres that they cover."""
+    coordinates: Coordinates
+    """What is diffused."""
+    schedule: NoiseSchedule
+    """The diffusion's noise schedule."""
+    denoiser: Denoiser
+    """The trained denoiser, in evaluation mode."""
+    training: TrainingRecord
+    """How it was trained."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.coordinates.mean.device
+
+    def head(self, weights: Float[torch.Tensor, " P"]) -> NeuralHead:
+        """Return the head of a row of sampled weights."""
+        return NeuralHead(self.field, self.cube, weights)
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint, whole or not at all."""
+        config = self.denoiser.transformer_config
+        description = {
+            "version": VERSION,
+            "field": asdict(self.field),
+            "cube": asdict(self.cube),
+            "noise_schedule": asdict(self.schedule),
+            "transformer": None if config is None else asdict(config),
+            "sizes": self.coordinates.sizes,
+            "training": asdict(self.training),
+        }
+        tensors = {f"coordinates.{name}": getattr(self.coordinates, name) for name in self.coordinates.TENSORS}
+        tensors |= {f"denoiser.{name}": tensor for name, tensor in self.denoiser.state_dict().items()}
+        write_tensor_file(path, tensors, {CHECKPOINT: description})
+
+    @classmethod
+    def load(cls, path: Path | str, device: torch.device = torch.device("cpu")) -> "Checkpoint":
+        """Read a checkpoint. Raises BadInput if it is missing, damaged, another kind of file or of another version."""
+        path = Path(path)
+        tensors, description = _read(path)
+        try:
+            return cls._from(tensors, description, device)
+        except (KeyError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise BadInput(f"{path}: a damaged checkpoint ({reason}); train it again, or copy it again") from error
+
+    @classmethod
+    def shipped(cls, device: torch.device = torch.device("cpu")) -> "Checkpoint":
+        """Read the checkpoint that is installed with the project. Raises BadInput if there is none."""
+        try:
+            file = resources.files(SHIPPED_PACKAGE) / SHIPPED_FILE
+        except ModuleNotFoundError as error:
+            raise _nothing_shipped() from error
+        if not file.is_file():
+            raise _nothing_shipped()
+        with resources.as_file(file) as path:
+            return cls.load(path, device)
+
+    @classmethod
+    def _from(
+        cls, tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any], device: torch.device
+    ) -> "Checkpoint":
+        kind = LatentCoordinates if "coordinates.basis" in tensors else WeightCoordinates
+        parts = [tensors[f"coordinates.{name}"].to(device) for name in kind.TENSORS]
+        coordinates = kind(tuple(description["sizes"]), *parts)
+        schedule = NoiseSchedule(**description["noise_schedule"])
+        config = description["transformer"] and TransformerConfig(**description["transformer"])
+        prefix = "denoiser."
+        state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        denoiser = restore_denoiser(config, schedule, coordinates, state)
+        return cls(
+            Field.of(description["field"]),
+            Cube.of(description["cube"]),
+            coordinates,
+            schedule,
+            denoiser.eval().to(device),
+            TrainingRecord(**description["training"]),
+        )
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and description of a checkpoint under the names of this version."""
+    remedy = "make a checkpoint with `hyperdiffusion train STORE CHECKPOINT`"
+    if (path / "store.json").exists():
+        raise BadInput(f"{path}: a store, not a checkpoint; {remedy}")
+    with open_tensor_file(path, remedy=remedy) as file:
+        metadata, tensors = file.metadata, file.tensors()
+    if CHECKPOINT in metadata:
+        description = metadata[CHECKPOINT]
+    elif _is_version_3(metadata):
+        tensors, description = upgrade(tensors, metadata[DESCRIPTION_V3])
+    else:
+        raise BadInput(f"{path}: another kind of file, not a checkpoint; {remedy}")
+    version = description.get("version", 0)
+    if version > VERSION:
+        raise BadInput(f"{path}: a checkpoint of a newer version; update hyperdiffusion-heads")
+    if version < VERSION:
+        raise BadInput(f"{path}: a checkpoint of an older version; train it again from its store")
+    return tensors, description
+
+
+def _is_version_3(metadata: Mapping[str, Any]) -> bool:
+    description = metadata.get(DESCRIPTION_V3)
+    return isinstance(description, dict) and description.get("kind") == CHECKPOINT
+
+
+def _nothing_shipped() -> BadInput:
+    return BadInput(
+        "`checkpoint`: no checkpoint is installed with this package; give one made by `hyperdiffusion train`"
+    )

@@ -1,0 +1,229 @@
+"""Denoisers: noised coordinates (B, D) and timesteps (B,) in, predicted clean coordinates (B, D) out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import nn
+
+from hyperdiffusion.diffusion.coordinates import Coordinates, LatentCoordinates, WeightCoordinates
+from hyperdiffusion.diffusion.mixture import GaussianMixture
+from hyperdiffusion.diffusion.schedule import Denoise, NoiseSchedule, gaussian_posterior_std
+from overfit.runtime.errors import BadInput, require_at_least, require_between
+
+# Lower bound of the relative standard deviations that the correction is divided by: along narrower directions the
+# transformer's own error would exceed what it corrects.
+MIN_CORRECTED_STD = 0.03
+# Longest wavelength of the timestep's embedding, in timesteps over 2 pi (Vaswani et al. 2017).
+MAX_WAVELENGTH = 10_000
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Size of the transformer. The published one has width 2880, depth 12 and 16 heads: 1.4 billion parameters."""
+
+    width: int = 256
+    """Width of the transformer's tokens."""
+    depth: int = 4
+    """Number of transformer layers, each attention and feed-forward."""
+    attention_heads: int = 8
+    """Attention heads of each layer; each is width / attention heads wide."""
+    dropout: float = 0.1
+    """Dropout in attention and feed-forward layers, against memorising the training heads."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, depth=self.depth, attention_heads=self.attention_heads)
+        require_at_least(2, width=self.width)
+        require_between(0, 1, dropout=self.dropout)
+        if self.width % 2 or self.width % self.attention_heads:
+            raise BadInput(f"`width={self.width}`: give an even multiple of `attention_heads={self.attention_heads}`")
+
+
+class TokenTransformer(nn.Module):
+    """A transformer encoder over weight tokens and a time token (Peebles et al. 2022; HyperDiffusion, section 3.2).
+
+    Its output is zero until it is trained.
+    """
+
+    def __init__(self, config: TransformerConfig, sizes: Sequence[int]):
+        """Make a transformer for tokens of the given sizes."""
+        # Its import takes longer than a command that needs no transformer.
+        from x_transformers import ContinuousTransformerWrapper, Encoder
+
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.embed = nn.ModuleList(nn.Linear(size, width) for size in sizes)
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.transformer = ContinuousTransformerWrapper(
+            # A learned embedding for each position distinguishes the tokens.
+            max_seq_len=len(sizes) + 1,
+            attn_layers=Encoder(
+                dim=width,
+                depth=config.depth,
+                heads=config.attention_heads,
+                attn_dim_head=width // config.attention_heads,
+                attn_dropout=config.dropout,
+                ff_dropout=config.dropout,
+            ),
+        )
+        self.project = nn.ModuleList(nn.Linear(width, size) for size in sizes)
+        for parameter in self.project.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, tokens: Sequence[torch.Tensor], step: Int[torch.Tensor, " B"]) -> list[torch.Tensor]:
+        """Return one output (B, size) for each of the tokens (B, size)."""
+        embedded = [embed(token) for embed, token in zip(self.embed, tokens, strict=True)]
+        embedded.append(self.time(sinusoidal_embedding(step, self.config.width)))
+        hidden = self.transformer(torch.stack(embedded, dim=1))
+        return [project(hidden[:, index]) for index, project in enumerate(self.project)]
+
+
+class MixtureDenoiser(nn.Module):
+    """The optimal denoiser of a Gaussian mixture in latent coordinates. It has nothing to train."""
+
+    transformer_config: TransformerConfig | None = None
+    alpha_bar: torch.Tensor
+
+    def __init__(self, schedule: NoiseSchedule, mixture: GaussianMixture):
+        """Make the denoiser of a mixture."""
+        super().__init__()
+        self.register_buffer("alpha_bar", schedule.alpha_bar.float(), persistent=False)
+        self.mixture = mixture
+
+    def forward(self, noised: Float[torch.Tensor, "B D"], step: Int[torch.Tensor, " B"]) -> Float[torch.Tensor, "B D"]:
+        """Return the predicted clean coordinates."""
+        return self._predict(self.mixture, noised, step)
+
+    def with_spread(self, factor: float) -> Denoise:
+        """Return a denoiser whose mixture has all standard deviations multiplied by a factor."""
+        return partial(self._predict, self.mixture.with_spread(factor))
+
+    def _predict(self, mixture: GaussianMixture, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        return mixture(noised, self.alpha_bar[step][:, None])
+
+
+class LatentDenoiser(MixtureDenoiser):
+    """The denoiser of latent coordinates: a Gaussian mixture and a transformer.
+
+    It predicts the posterior mean under the mixture, corrected by the transformer in units of that mean's standard
+    deviation: the preconditioning of Karras et al. 2022 (table 1), per coordinate. The correction is zero where
+    training starts, so that samples start as those of the mixture.
+    """
+
+    relative_std: torch.Tensor
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        schedule: NoiseSchedule,
+        coordinates: LatentCoordinates,
+        mixture: GaussianMixture | None = None,
+    ):
+        """Make an untrained denoiser; without a mixture, of the Gaussian `default_mixture`."""
+        super().__init__(schedule, default_mixture(coordinates) if mixture is None else mixture)
+        self.transformer_config = config
+        to_token, from_token = coordinates.token_maps
+        for index, (token_map, back) in enumerate(zip(to_token, from_token, strict=True)):
+            # They follow from the checkpoint's basis and are not stored twice.
+            self.register_buffer(f"to_token_{index}", token_map, persistent=False)
+            self.register_buffer(f"from_token_{index}", back, persistent=False)
+        self.register_buffer("relative_std", coordinates.relative_std, persistent=False)
+        self.transformer = TokenTransformer(config, [token_map.shape[1] for token_map in to_token])
+
+    def _predict(self, mixture: GaussianMixture, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        alpha_bar = self.alpha_bar[step][:, None]
+        mean = mixture(noised, alpha_bar)
+        return mean + gaussian_posterior_std(alpha_bar, mixture.within_variance) * self.correction(noised, step)
+
+    def correction(
+        self, noised: Float[torch.Tensor, "B D"], step: Int[torch.Tensor, " B"]
+    ) -> Float[torch.Tensor, "B D"]:
+        """Return the transformer's correction in units of the posterior's standard deviation."""
+        indices = range(len(self.transformer.embed))
+        tokens = self.transformer([noised @ getattr(self, f"to_token_{index}") for index in indices], step)
+        moved = [token @ getattr(self, f"from_token_{index}") for index, token in zip(indices, tokens, strict=True)]
+        return torch.stack(moved).sum(0) / self.relative_std.clamp(min=MIN_CORRECTED_STD * self.relative_std.max())
+
+
+class WeightDenoiser(nn.Module):
+    """The published denoiser: a transformer that predicts the clean weights themselves."""
+
+    def __init__(self, config: TransformerConfig, coordinates: WeightCoordinates):
+        """Make an untrained denoiser, which predicts zeros."""
+        super().__init__()
+        self.transformer_config = config
+        self.sizes = coordinates.sizes
+        self.transformer = TokenTransformer(config, self.sizes)
+
+    def forward(self, noised: Float[torch.Tensor, "B P"], step: Int[torch.Tensor, " B"]) -> Float[torch.Tensor, "B P"]:
+        """Return the predicted clean coordinates."""
+        return torch.cat(self.transformer(noised.split(self.sizes, dim=1), step), dim=1)
+
+    def with_spread(self, factor: float) -> Denoise:
+        """Return this denoiser: it has no mixture to scale."""
+        return self
+
+
+Denoiser = MixtureDenoiser | WeightDenoiser
+
+
+def default_mixture(coordinates: LatentCoordinates) -> GaussianMixture:
+    """Return one Gaussian, halfway (by ratio) between the variances of the store's heads and of unseen heads.
+
+    With less variance samples look alike, with more they lose eyes and ears.
+    """
+    return GaussianMixture.single(coordinates.variance_ratio.sqrt())
+
+
+def make_denoiser(
+    config: TransformerConfig,
+    schedule: NoiseSchedule,
+    coordinates: Coordinates,
+    mixture: GaussianMixture | None = None,
+) -> LatentDenoiser | WeightDenoiser:
+    """Return an untrained denoiser for the coordinates; weight coordinates have no mixture."""
+    if isinstance(coordinates, WeightCoordinates):
+        return WeightDenoiser(config, coordinates)
+    return LatentDenoiser(config, schedule, coordinates, mixture)
+
+
+def restore_denoiser(
+    config: TransformerConfig | None,
+    schedule: NoiseSchedule,
+    coordinates: Coordinates,
+    state: Mapping[str, torch.Tensor],
+) -> Denoiser:
+    """Return the denoiser with a `state_dict`.
+
+    A transformer whose output is zero, as it was before training, is left out: it takes most of the time and changes
+    nothing. Raises KeyError, TypeError or RuntimeError if the state belongs to another denoiser.
+    """
+    if isinstance(coordinates, WeightCoordinates):
+        # On the meta device, so that a billion parameters are not drawn only to be replaced.
+        with torch.device("meta"):
+            published = WeightDenoiser(_required(config), coordinates)
+        published.load_state_dict(state, assign=True)
+        return published
+    mixture = GaussianMixture(*(state[f"mixture.{name}"] for name in GaussianMixture.TENSORS))
+    if not any(tensor.any() for name, tensor in state.items() if name.startswith("transformer.project.")):
+        return MixtureDenoiser(schedule, mixture)
+    denoiser = LatentDenoiser(_required(config), schedule, coordinates, mixture)
+    denoiser.load_state_dict(state)
+    return denoiser
+
+
+def _required(config: TransformerConfig | None) -> TransformerConfig:
+    if config is None:
+        raise TypeError("the transformer's size is missing")
+    return config
+
+
+def sinusoidal_embedding(step: Int[torch.Tensor, " B"], width: int) -> Float[torch.Tensor, "B width"]:
+    """Return sines and cosines of falling frequency for timesteps (Vaswani et al. 2017, section 3.5)."""
+    frequencies = torch.exp(-math.log(MAX_WAVELENGTH) * torch.arange(width // 2, device=step.device) / (width // 2))
+    phases = step[:, None] * frequencies
+    return torch.cat([phases.sin(), phases.cos()], dim=-1)

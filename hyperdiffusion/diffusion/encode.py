@@ -1,0 +1,180 @@
+"""Encodes heads in a latent space: fitted networks (heads, P) and a basis in; codes (heads, D) out.
+
+A code is found as in an auto-decoder (Park et al., DeepSDF, 2019): by gradient descent, so that the decoded network
+agrees with the fitted one about its surface. Weights that have no effect on the surface do not matter.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+
+from hyperdiffusion.diffusion.coordinates import LatentCoordinates
+from overfit.field import Field
+from overfit.field_labels import FIELD_LOSS, FieldLabels
+from overfit.fit import autocast, losses
+from overfit.geometry.bounding_cube import Cube
+from overfit.lr_schedule import lr_factor
+from overfit.runtime.errors import require_at_least
+from overfit.runtime.machine import RunContext
+
+# Fraction of the steps over which the learning rates rise.
+WARMUP_FRACTION = 0.05
+# Decay rates of Adam's moments.
+ADAM_BETAS = (0.9, 0.99)
+
+
+@dataclass(frozen=True)
+class LatentSpaceConfig:
+    """How the latent space is learned and heads are encoded in it."""
+
+    latent_dim: int = 128
+    """Upper bound on the latent space's dimension; it is also at most half the number of heads."""
+    latent_steps: int = 12_000
+    """Optimizer steps that learn the latent space."""
+    latent_batch_size: int = 16
+    """Heads in one step of learning the latent space or encoding."""
+    latent_points: int = 512
+    """Points of each head in one step of learning the latent space or encoding."""
+    basis_lr: float = 3e-4
+    """Adam's peak learning rate for the basis."""
+    mean_lr: float = 1e-3
+    """Adam's peak learning rate for the mean network."""
+    code_lr: float = 2e-2
+    """Adam's peak learning rate for the codes while the basis is learned."""
+    code_penalty: float = 3e-3
+    """Weight of the codes' squared norm while the basis is learned; unneeded directions shrink."""
+    encode_steps: int = 300
+    """Steps for encoding one batch of heads with a fixed basis."""
+    encode_lr: float = 0.1
+    """Adam's peak learning rate for encoding; codes are whitened then, so that it is larger than `code_lr`."""
+    encode_penalty: float = 1e-4
+    """Weight of the codes' squared norm for encoding; a larger one draws new heads towards the mean."""
+    max_latent_heads: int = 2048
+    """Upper bound on the heads that the latent space is learned on; the others are encoded afterwards."""
+
+    def __post_init__(self) -> None:
+        require_at_least(
+            1,
+            latent_dim=self.latent_dim,
+            latent_steps=self.latent_steps,
+            latent_batch_size=self.latent_batch_size,
+            latent_points=self.latent_points,
+            encode_steps=self.encode_steps,
+            max_latent_heads=self.max_latent_heads,
+        )
+        require_at_least(
+            0,
+            basis_lr=self.basis_lr,
+            mean_lr=self.mean_lr,
+            code_lr=self.code_lr,
+            code_penalty=self.code_penalty,
+            encode_lr=self.encode_lr,
+            encode_penalty=self.encode_penalty,
+        )
+
+
+@dataclass(frozen=True)
+class AutoDecoder:
+    """A linear map from codes to networks, with a table of codes: weights = mean + codes @ directions."""
+
+    field: Field
+    """The networks' architecture."""
+    mean: Float[torch.Tensor, " P"]
+    """The network of the zero code."""
+    directions: Float[torch.Tensor, "D P"]
+    """What each entry of a code adds to the weights."""
+    codes: torch.nn.Embedding
+    """One code (D,) a head; sparse, since few heads take part in a step and the others' moments must not decay."""
+
+
+def encode_heads(
+    field: Field,
+    cube: Cube,
+    *,
+    weights: Float[torch.Tensor, "heads P"],
+    coordinates: LatentCoordinates,
+    config: LatentSpaceConfig = LatentSpaceConfig(),
+    context: RunContext = RunContext(),
+) -> Float[torch.Tensor, "heads D"]:
+    """Return the codes whose networks agree best with the fitted networks `weights`; the basis stays fixed."""
+    directions = coordinates.std[:, None] * coordinates.basis
+    codes = code_table(torch.zeros(len(weights), len(directions), device=weights.device))
+    fit_codes(
+        AutoDecoder(field, coordinates.mean, directions, codes),
+        FieldLabels.of(field, cube, weights, context),
+        optimizers=[code_optimizer(codes, config.encode_lr)],
+        steps=config.encode_steps * -(-len(weights) // config.latent_batch_size),
+        penalty=config.encode_penalty,
+        config=config,
+    )
+    return codes.weight.detach()
+
+
+def code_table(codes: Float[torch.Tensor, "heads D"]) -> torch.nn.Embedding:
+    """Return a trainable table that starts with these codes."""
+    return torch.nn.Embedding.from_pretrained(codes.clone(), freeze=False, sparse=True)
+
+
+def code_optimizer(codes: torch.nn.Embedding, lr: float) -> torch.optim.Optimizer:
+    """Return the optimizer of a table of codes."""
+    return torch.optim.SparseAdam(codes.parameters(), lr, betas=ADAM_BETAS)
+
+
+def fit_codes(
+    decoder: AutoDecoder,
+    labels: FieldLabels,
+    *,
+    optimizers: Sequence[torch.optim.Optimizer],
+    steps: int,
+    penalty: float,
+    config: LatentSpaceConfig,
+    seed: int = 0,
+    on_step: Callable[[torch.Tensor], None] = lambda loss: None,
+) -> None:
+    """Minimise the decoded networks' loss on labels, in place, over the parameters of `optimizers`.
+
+    Args:
+        decoder: What decodes codes; its codes are those of the labels' heads.
+        labels: Points and what the fitted networks say there.
+        optimizers: Their learning rates are the peaks of a rise and a cosine fall.
+        steps: Number of steps.
+        penalty: Weight of the codes' squared norm.
+        config: Heads and points in a step.
+        seed: Seed of the batches.
+        on_step: Called with the mean loss after every step.
+    """
+
+    def factor(step: int) -> float:
+        return lr_factor(step, steps, warmup_steps=WARMUP_FRACTION * steps)
+
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.long)
+    for _ in range(steps):
+        if not len(order):
+            order = torch.randperm(decoder.codes.num_embeddings, generator=generator)
+        heads, order = order[: config.latent_batch_size], order[config.latent_batch_size :]
+        points = torch.randint(labels.points.shape[1], (config.latent_points,), generator=generator)
+        codes, loss = _loss(decoder, labels, heads, points)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        (loss.sum() + penalty * codes.square().sum()).backward()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        on_step(loss.detach().mean())
+
+
+def _loss(
+    decoder: AutoDecoder, labels: FieldLabels, heads: torch.Tensor, points: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The codes (B, D) of some heads, and their networks' loss (B,) at some of each head's points."""
+    # Non-blocking: a GPU gets its next step while it is still busy with this one.
+    device = decoder.directions.device
+    heads, points = heads.to(device, non_blocking=True), points.to(device, non_blocking=True)
+    codes = decoder.codes(heads)
+    with autocast(device):
+        logits = decoder.field(torch.addmm(decoder.mean, codes, decoder.directions), labels.points[heads][:, points])
+    return codes, losses(logits.float(), labels.distance[heads][:, points], FIELD_LOSS)

@@ -1,0 +1,150 @@
+"""Interpolation and mixing: the weights of two heads (P,) in; the weights of heads between them out.
+
+A head is a row of weights, fitted or sampled. Nothing here needs a condition or training of its own.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+
+from hyperdiffusion.diffusion.checkpoint import Checkpoint
+from hyperdiffusion.diffusion.coordinates import WeightCoordinates
+from hyperdiffusion.diffusion.encode import encode_heads
+from hyperdiffusion.diffusion.generate import BATCH_SIZE, sample
+from hyperdiffusion.diffusion.samplers import invert, ode
+from overfit.runtime.errors import BadInput, require_at_least
+from overfit.runtime.machine import RunContext
+from overfit.store import Fits
+
+# Steps of the probability flow from heads to noise, and of the flow back.
+FLOW_STEPS = 50
+# Angle in radians below which two vectors count as parallel.
+MIN_ANGLE = 1e-4
+
+Space = Literal["weights", "noise"]
+
+
+def interpolate(
+    first: Float[torch.Tensor, " P"], second: Float[torch.Tensor, " P"], *, frames: int
+) -> Float[torch.Tensor, "frames P"]:
+    """Return heads on the straight line between two, both included: all fits share a basin of the loss."""
+    _require_frames(frames)
+    return torch.lerp(first, second, torch.linspace(0, 1, frames, device=first.device)[:, None])
+
+
+def interpolate_in_noise(
+    checkpoint: Checkpoint,
+    *,
+    first: Float[torch.Tensor, " P"],
+    second: Float[torch.Tensor, " P"],
+    frames: int,
+) -> Float[torch.Tensor, "frames P"]:
+    """Return heads generated from noise between the noises of two heads.
+
+    The noises are found by the probability flow (Song et al. 2021, section 4.3) and interpolated spherically. The
+    first and last head are as the model generates them: close to the given ones, not equal.
+    """
+    _require_frames(frames)
+    clean = checkpoint.coordinates.encode(torch.stack([first, second]))
+    noises = invert(checkpoint.denoiser, clean, checkpoint.schedule, steps=FLOW_STEPS)
+    path = slerp(noises[0], noises[1], frames=frames)
+    return checkpoint.coordinates.decode(ode(checkpoint.denoiser, lambda: path, checkpoint.schedule, steps=FLOW_STEPS))
+
+
+def interpolate_heads(
+    checkpoint: Checkpoint,
+    *,
+    first: Float[torch.Tensor, " P"],
+    second: Float[torch.Tensor, " P"],
+    frames: int,
+    space: Space = "weights",
+    context: RunContext = RunContext(),
+) -> Float[torch.Tensor, "frames P"]:
+    """Return heads between two in a space; for that of the noise, both are first projected to the latent space."""
+    if space == "weights":
+        return interpolate(first, second, frames=frames)
+    _require_frames(frames)
+    ends = project_to_latent_space(checkpoint, torch.stack([first, second]), context=context)
+    return interpolate_in_noise(checkpoint, first=ends[0], second=ends[1], frames=frames)
+
+
+def project_to_latent_space(
+    checkpoint: Checkpoint, heads: Float[torch.Tensor, "heads P"], *, context: RunContext = RunContext()
+) -> Float[torch.Tensor, "heads P"]:
+    """Return the networks in the model's latent space that agree best with heads about their surfaces."""
+    if isinstance(checkpoint.coordinates, WeightCoordinates):
+        return heads
+    codes = encode_heads(
+        checkpoint.field, checkpoint.cube, weights=heads, coordinates=checkpoint.coordinates, context=context
+    )
+    return checkpoint.coordinates.decode(codes)
+
+
+def slerp(
+    first: Float[torch.Tensor, " D"], second: Float[torch.Tensor, " D"], *, frames: int
+) -> Float[torch.Tensor, "frames D"]:
+    """Return vectors at even angles between two (Shoemake 1985), with their lengths interpolated linearly."""
+    first_length, second_length = first.norm(), second.norm()
+    angle = torch.arccos((first @ second / (first_length * second_length)).clamp(-1, 1))
+    fraction = torch.linspace(0, 1, frames, device=first.device)[:, None]
+    if angle < MIN_ANGLE:
+        return torch.lerp(first, second, fraction)
+    first_part = torch.sin((1 - fraction) * angle) * first / first_length
+    second_part = torch.sin(fraction * angle) * second / second_length
+    return (first_part + second_part) / angle.sin() * torch.lerp(first_length, second_length, fraction)
+
+
+def mix_layers(
+    first: Float[torch.Tensor, " P"], second: Float[torch.Tensor, " P"], sizes: Sequence[int]
+) -> Float[torch.Tensor, "mixes P"]:
+    """Return heads that take some layers from each of two: head k its first k layers from the second head.
+
+    This is style mixing (Karras et al. 2019) on weights.
+
+    Args:
+        first: Weights of the head that gives the last layers.
+        second: Weights of the head that gives the first layers.
+        sizes: Entries of each layer's weight and bias in flat order, as `Field.sizes`.
+    """
+    ends = torch.tensor([0, *sizes]).cumsum(0)[::2].tolist()
+    return torch.stack([torch.cat([second[:end], first[end:]]) for end in ends])
+
+
+def find_head(
+    head: str, checkpoint: Checkpoint, *, fits: Fits | None = None, seed: int = 0
+) -> Float[torch.Tensor, " P"]:
+    """Return the weights of a head: a fit by its scan's name, or a sample by its number.
+
+    Args:
+        head: Name of a scan in `fits`, with or without its suffix, or number of a sample of the seed.
+        checkpoint: The model that samples are drawn from.
+        fits: Fits of a store to search; they must have the model's field and cube.
+        seed: Seed of the samples.
+
+    Raises:
+        BadInput: If there is no such head, or the fits do not belong to the model.
+    """
+    require_at_least(0, seed=seed)
+    fit = None if fits is None else _find_fit(head, checkpoint, fits)
+    if fit is not None:
+        return fit.to(checkpoint.device)
+    if head.isdecimal():
+        # With the heads before it in its batch, so that it is rounded as `sample` rounds it.
+        before = int(head) % BATCH_SIZE
+        return sample(checkpoint, before + 1, first=int(head) - before, seed=seed)[-1]
+    raise BadInput(f"{head}: no head of this name; give a number, or the name of a scan in `store`")
+
+
+def _find_fit(head: str, checkpoint: Checkpoint, fits: Fits) -> torch.Tensor | None:
+    if fits.field != checkpoint.field or fits.cube != checkpoint.cube:
+        raise BadInput("`store`: its fits have another field or cube than the model; give the model's own store")
+    rows = {name: row for row, record in enumerate(fits.records) for name in (record.name, Path(record.name).stem)}
+    return fits.weights[rows[head]] if head in rows else None
+
+
+def _require_frames(frames: int) -> None:
+    if frames < 2:
+        raise BadInput(f"`frames={frames}`: give 2 or more, both ends included")

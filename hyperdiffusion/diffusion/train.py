@@ -1,0 +1,215 @@
+"""Training of stage 2: a store of fitted networks in, a checkpoint out. The same command resumes."""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from hyperdiffusion.diffusion.checkpoint import Checkpoint, TrainingRecord
+from hyperdiffusion.diffusion.denoiser import Denoiser, MixtureDenoiser
+from hyperdiffusion.diffusion.distributed import ProcessGroup, process_group
+from hyperdiffusion.diffusion.encode_store import encode_store
+from hyperdiffusion.diffusion.generate import SamplingConfig, sample
+from hyperdiffusion.diffusion.trainer import Trainer
+from hyperdiffusion.diffusion.training_config import TrainingConfig, TrainingRun
+from hyperdiffusion.rendering.contact_sheet import write_contact_sheet
+from overfit.decode import DecodeConfig, decode
+from overfit.runtime.errors import BadInput
+from overfit.runtime.machine import Machine, RunContext
+from overfit.runtime.throttle import Throttle
+from overfit.store import Store, WeightRows
+
+# Steps between two validations.
+VALIDATE_EVERY = 50
+# Samples in a picture.
+PICTURE_SAMPLES = 4
+# Steps of ddim that draw them.
+PICTURE_STEPS = 20
+# The grid that they are decoded on: coarse, since training waits for it.
+PICTURE_GRID = DecodeConfig(resolution=96)
+# Compilers that torch.compile can use, on GPUs too.
+COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++")
+
+Wandb = Literal["disabled", "offline", "online"]
+Log = Callable[[dict[str, Any], int], None]
+
+
+def train(
+    store: Path | str,
+    checkpoint: Path | str,
+    config: TrainingConfig = TrainingConfig(),
+    *,
+    machine: Machine = Machine(),
+    wandb: Wandb = "disabled",
+    shard: bool = False,
+    compile: bool = False,
+) -> Checkpoint:
+    """Learn the distribution of a store's weights and write a checkpoint.
+
+    Until training ends, its state is saved beside the checkpoint (`.state`, and `.codes` for the heads' codes), from
+    which the same command resumes. A finished checkpoint of the same store and settings is returned as it is.
+
+    Args:
+        store: Folder made by `overfit`.
+        checkpoint: File for the trained model.
+        config: How to train.
+        machine: The part of this computer to use. Under torchrun, all processes share every batch.
+        wandb: Whether to log to Weights & Biases.
+        shard: Under torchrun, split the model over the processes too (FSDP).
+        compile: Compile the denoiser first (torch.compile).
+
+    Raises:
+        BadInput: If the store has fewer than two heads or weights that are not finite, if the checkpoint belongs to
+            another training, or if there is no compiler.
+    """
+    store, checkpoint = Path(store), Path(checkpoint)
+    _require_usable_paths(store, checkpoint)
+    if compile and not any(map(shutil.which, COMPILERS)):
+        raise BadInput("`compile`: finds no C++ compiler; install g++, or train without it")
+    context = machine.start()
+    rows = Store(store).rows()
+    if len(rows) < 2:
+        raise BadInput(f"{store}: holds one head, too few to learn a distribution from; fit more scans into it")
+    run = TrainingRun(config, tuple(record.digest for record in rows.records))
+    if checkpoint.exists():
+        return _finished(checkpoint, run, context.device)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with process_group(context.device) as (processes, device):
+        context = replace(context, device=device, show_progress=context.show_progress and processes.is_main)
+        log = _start_log(wandb if processes.is_main else "disabled", run)
+        _train(rows, checkpoint, run=run, context=context, processes=processes, log=log, shard=shard, compile=compile)
+        return Checkpoint.load(checkpoint, device)
+
+
+def _train(
+    rows: WeightRows,
+    path: Path,
+    *,
+    run: TrainingRun,
+    context: RunContext,
+    processes: ProcessGroup,
+    log: Log,
+    shard: bool,
+    compile: bool,
+) -> None:
+    """Encode, train and write the checkpoint."""
+    codes, saved = _beside(path, ".codes"), _beside(path, ".state")
+    with processes.main_first():
+        data = encode_store(rows, codes, run=run, context=context)
+    trainer = Trainer(data, run.config, device=context.device, processes=processes, shard=shard, compile=compile)
+    if saved.exists():
+        trainer.state.load(saved, run=run)
+    processes.barrier()
+    # A sharded model would need all processes for its picture.
+    draws = processes.is_main and not shard
+    _optimize(trainer, rows, path, saved=saved, run=run, context=context, log=log, draws=draws)
+    model = trainer.model()
+    if model is not None:
+        _checkpoint(rows, trainer, model, run).save(path)
+        saved.unlink(missing_ok=True)
+        codes.unlink(missing_ok=True)
+    processes.barrier()
+
+
+def _optimize(
+    trainer: Trainer,
+    rows: WeightRows,
+    path: Path,
+    *,
+    saved: Path,
+    run: TrainingRun,
+    context: RunContext,
+    log: Log,
+    draws: bool,
+) -> None:
+    """The training loop: step, validate, draw samples, save."""
+    state, config, processes = trainer.state, trainer.config, trainer.processes
+    saving, drawing = Throttle(), Throttle()
+    with context.progress(trainer.total_steps, "training", "step", initial=state.step) as bar:
+        while not trainer.finished:
+            lr = trainer.learning_rate
+            loss = trainer.step()
+            bar.update()
+            if state.step % VALIDATE_EVERY == 0 or state.step == trainer.total_steps:
+                val_loss = trainer.validate()
+                bar.set_postfix_str(_status(loss, val_loss))
+                log({"loss": float(loss), "val_loss": val_loss, "lr": lr}, state.step)
+            if draws and state.step % config.sample_every == 0 and drawing.is_due():
+                with drawing.measure():
+                    picture = _draw_samples(_checkpoint(rows, trainer, state.sampled, run), path.with_suffix(".png"))
+                if picture is not None:
+                    log({"samples": picture}, state.step)
+            if processes.broadcast(saving.is_due(config.save_every)):
+                with saving.measure():
+                    state.save(saved, run=run, processes=processes)
+
+
+def _checkpoint(rows: WeightRows, trainer: Trainer, denoiser: Denoiser, run: TrainingRun) -> Checkpoint:
+    """A model of this training with all that sampling needs."""
+    state = trainer.state
+    record = TrainingRecord(
+        **run.to_json(),
+        steps=state.step,
+        best_step=state.best_step if trainer.validates else state.step,
+        mixture_components=denoiser.mixture.components if isinstance(denoiser, MixtureDenoiser) else 0,
+        val_loss=state.best_loss if trainer.validates else None,
+    )
+    return Checkpoint(rows.field, rows.cube, trainer.objective.coordinates, run.config.noise_schedule, denoiser, record)
+
+
+def _draw_samples(checkpoint: Checkpoint, path: Path) -> Path | None:
+    """Write a picture of four samples, from the same noise every time; None if none of them has a surface yet."""
+    steps = min(PICTURE_STEPS, checkpoint.schedule.timesteps)
+    meshes = []
+    for row in sample(checkpoint, PICTURE_SAMPLES, config=SamplingConfig("ddim", steps)):
+        with suppress(BadInput):
+            meshes.append(decode(checkpoint.head(row), PICTURE_GRID))
+    if not meshes:
+        return None
+    write_contact_sheet([(f"step {checkpoint.training.steps}", meshes)], path)
+    return path
+
+
+def _status(loss: torch.Tensor, val_loss: float | None) -> str:
+    validation = "" if val_loss is None else f", validation loss {val_loss:.3f} x Gaussian baseline"
+    return f"loss {loss:.3f}{validation}"
+
+
+def _finished(path: Path, run: TrainingRun, device: torch.device) -> Checkpoint:
+    checkpoint = Checkpoint.load(path, device)
+    run.require_same(path, checkpoint.training.settings, checkpoint.training.heads)
+    return checkpoint
+
+
+def _require_usable_paths(store: Path, checkpoint: Path) -> None:
+    if store.is_file():
+        raise BadInput(f"{store}: a file where a store's folder is expected; give the store first, then the checkpoint")
+    if checkpoint.is_dir():
+        raise BadInput(
+            f"{checkpoint}: a folder; give the name of a file for the checkpoint, such as "
+            f"{checkpoint / 'model.safetensors'}"
+        )
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _start_log(mode: Wandb, run: TrainingRun) -> Log:
+    """A function that logs values at a step; wandb is imported only if it is used."""
+    if mode == "disabled":
+        return lambda values, step: None
+    import wandb
+
+    logged = wandb.init(project="hyperdiffusion-heads", mode=mode, config=run.to_json()["settings"])
+
+    def log(values: dict[str, Any], step: int) -> None:
+        images = {name: wandb.Image(str(value)) for name, value in values.items() if isinstance(value, Path)}
+        logged.log(values | images, step=step)
+
+    return log

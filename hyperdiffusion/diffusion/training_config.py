@@ -1,0 +1,122 @@
+"""The settings of stage 2, and which heads and settings a training consists of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hyperdiffusion.diffusion.denoiser import TransformerConfig
+from hyperdiffusion.diffusion.encode import LatentSpaceConfig
+from hyperdiffusion.diffusion.schedule import NoiseSchedule
+from overfit.runtime.errors import BadInput, require_at_least, require_between
+
+# Settings that may change when a training is resumed.
+RESUMABLE_CHANGES = ("save_every", "sample_every")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How stage 2 is trained."""
+
+    coordinates: Literal["latent", "pca", "scaled", "raw"] = "latent"
+    """What is diffused: codes in the learned latent space (latent), principal components of the weights (pca), the
+    weights divided by one scale (scaled), or the weights themselves, as published (raw)."""
+    latent_space: LatentSpaceConfig = LatentSpaceConfig()
+    """How the latent space is learned."""
+    transformer: TransformerConfig = TransformerConfig()
+    """The denoiser's transformer."""
+    max_mixture_components: int = 8
+    """Upper bound on the Gaussian mixture's components, from which training starts; the validation heads select their
+    number."""
+    noise_schedule: NoiseSchedule = NoiseSchedule()
+    """The diffusion's noise schedule."""
+    steps: int = 4000
+    """Upper bound on the number of optimizer steps."""
+    epochs: int = 0
+    """Passes through the training heads; if given, they replace `steps`."""
+    batch_size: int = 32
+    """Heads in one step, each at a random timestep."""
+    val_fraction: float = 0.1
+    """Fraction of the store held out for validation; the model with the lowest validation loss is kept. Stores of
+    fewer than 20 heads have no validation heads and train to the end."""
+    max_val: int = 256
+    """Upper bound on the number of validation heads."""
+    patience: int = 500
+    """Steps without a lower validation loss after which training ends."""
+    lr: float = 5e-4
+    """AdamW's peak learning rate."""
+    lr_schedule: Literal["cosine", "step"] = "cosine"
+    """How the learning rate decays: along a cosine to zero, or by 0.9 every 200 epochs, as published (step)."""
+    warmup_steps: int = 100
+    """Steps over which the learning rate rises to its peak; a short training takes half of its steps at most."""
+    weight_decay: float = 0.05
+    """AdamW's weight decay."""
+    grad_clip: float = 1.0
+    """Upper bound on the gradient's norm; 0 disables clipping."""
+    ema_decay: float = 0.998
+    """Decay of the exponential moving average of the weights, which is sampled from; 0 disables it."""
+    seed: int = 0
+    """Random seed of the training."""
+    save_every: float = 30.0
+    """Seconds between two saves of the training state; more if saving would take over 5 % of the time."""
+    sample_every: int = 500
+    """Steps between two pictures of samples beside the checkpoint; more if drawing would take over 5 % of the time."""
+
+    def __post_init__(self) -> None:
+        require_at_least(
+            1,
+            max_mixture_components=self.max_mixture_components,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            patience=self.patience,
+            sample_every=self.sample_every,
+        )
+        require_at_least(
+            0,
+            epochs=self.epochs,
+            max_val=self.max_val,
+            lr=self.lr,
+            warmup_steps=self.warmup_steps,
+            weight_decay=self.weight_decay,
+            grad_clip=self.grad_clip,
+            seed=self.seed,
+            save_every=self.save_every,
+        )
+        require_between(0, 0.9, val_fraction=self.val_fraction)
+        require_between(0, 1, ema_decay=self.ema_decay)
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One training: its settings and its heads. Files of another one are not resumed."""
+
+    config: TrainingConfig
+    """The settings."""
+    heads: tuple[str, ...]
+    """SHA-256 of each head's scan, in the store's order."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return settings and heads as they are written into files."""
+        return {"settings": asdict(self.config), "heads": list(self.heads)}
+
+    def require_same(self, path: Path, settings: Mapping[str, Any], heads: Sequence[str]) -> None:
+        """Raise BadInput if the settings and heads in a file at `path` are those of another training."""
+        if tuple(heads) != self.heads:
+            raise BadInput(
+                f"{path}: was trained on other heads; give another checkpoint name, or delete it to train again"
+            )
+        found = _flat(settings)
+        for name, value in _flat(asdict(self.config)).items():
+            if name not in RESUMABLE_CHANGES and found.get(name) != value:
+                raise BadInput(
+                    f"{path}: was trained with `{name}={found.get(name)}`, not {value}; use its settings, "
+                    "or give another checkpoint name"
+                )
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings by their own names, which are unique: they are flags too."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value) if isinstance(value, Mapping) else {name: value}
+    return flat

@@ -1,0 +1,1 @@
+"""How good and how new generated heads are."""

@@ -1,0 +1,112 @@
+"""Rendering without a display: meshes in the canonical frame in, shaded images and normal maps out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import trimesh
+from jaxtyping import Float, Int, UInt8
+
+from overfit.geometry.rays import ray_intersector
+
+
+@dataclass(frozen=True)
+class Light:
+    """A distant light in the camera's frame: x right, y up, z towards the camera."""
+
+    direction: tuple[float, float, float]
+    """From the head towards the light."""
+    strength: float
+    """Share of the skin's colour that a surface facing the light reflects."""
+
+
+# A key light from above the left eye, a fill light, and one along the view so that no visible skin is black.
+LIGHTS = (
+    Light(direction=(-0.5, 0.6, 0.65), strength=0.75),
+    Light(direction=(0.8, 0.1, 0.4), strength=0.2),
+    Light(direction=(0.0, 0.0, 1.0), strength=0.35),
+)
+SKIN_COLOUR = np.array([226, 208, 196])
+BACKGROUND_COLOUR = np.array([255, 255, 255])
+# If the cosine between a triangle's normal and the interpolated one is below this, the edge is a crease, such as the
+# rim of the neck's cut.
+CREASE_COSINE = 0.8
+# Height of a view that fits meshes, as a multiple of their extent: leaves a margin.
+FIT_MARGIN = 1.05
+# Rays per pixel along either axis, averaged.
+SUPERSAMPLING = 2
+
+
+@dataclass(frozen=True)
+class Camera:
+    """An orthographic camera that looks along -z."""
+
+    size: int = 256
+    """Width and height of the image in pixels."""
+    yaw: float = 0.0
+    """Degrees by which the head is turned about +y; 0 is the front view."""
+    height_mm: float = 300.0
+    """Height of the view in millimetres."""
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """The point about which the head is turned and which is in the middle of the image."""
+
+    @classmethod
+    def around(cls, meshes: Sequence[trimesh.Trimesh], *, size: int = 256, yaw: float = 0.0) -> "Camera":
+        """Return a camera whose view fits all meshes, so that they can be shown at one scale."""
+        bounds = np.array([mesh.bounds for mesh in meshes])
+        low, high = bounds[:, 0].min(0), bounds[:, 1].max(0)
+        x, y, z = ((low + high) / 2).tolist()
+        return cls(size=size, yaw=yaw, height_mm=FIT_MARGIN * float((high - low).max()), centre=(x, y, z))
+
+
+def render(mesh: trimesh.Trimesh, camera: Camera | None = None) -> UInt8[np.ndarray, "size size 3"]:
+    """Return a shaded view of a mesh on white; without a camera, the front view that fits the mesh."""
+    camera = camera or Camera.around([mesh])
+    side = camera.size * SUPERSAMPLING
+    pixels, normals = _visible_normals(mesh, camera, side=side)
+    image = np.broadcast_to(BACKGROUND_COLOUR, (side**2, 3)).astype(float)
+    image[pixels] = _shade(normals)
+    image = image.reshape(camera.size, SUPERSAMPLING, camera.size, SUPERSAMPLING, 3).mean((1, 3))
+    return image.round().astype(np.uint8)
+
+
+def normal_map(mesh: trimesh.Trimesh, camera: Camera) -> Float[np.ndarray, "size size 3"]:
+    """Return the normals that the camera sees, in its frame; zero where it sees no surface."""
+    pixels, normals = _visible_normals(mesh, camera, side=camera.size)
+    image = np.zeros((camera.size**2, 3))
+    image[pixels] = normals
+    return image.reshape(camera.size, camera.size, 3)
+
+
+def _visible_normals(
+    mesh: trimesh.Trimesh, camera: Camera, *, side: int
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n 3"]]:
+    """Return the pixels of a square image, `side` pixels wide, that show the mesh, and the normals there."""
+    rotation = trimesh.transformations.rotation_matrix(np.radians(camera.yaw), [0, 1, 0])[:3, :3]
+    turned = trimesh.Trimesh((mesh.vertices - np.array(camera.centre)) @ rotation.T, mesh.faces, process=False)
+    axis = ((np.arange(side) + 0.5) / side - 0.5) * camera.height_mm
+    x, y = np.meshgrid(axis, -axis)
+    # Rays start far in front of any head.
+    origins = np.stack([x.ravel(), y.ravel(), np.full(x.size, 10 * camera.height_mm)], axis=1)
+    directions = np.broadcast_to([0.0, 0.0, -1.0], origins.shape)
+    triangles, pixels, points = ray_intersector(turned).intersects_id(
+        origins, directions, multiple_hits=False, return_locations=True
+    )
+    return pixels, _smooth_normals(turned, triangles, points)
+
+
+def _smooth_normals(mesh: trimesh.Trimesh, triangles: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return normals (n, 3) at points on triangles, interpolated (Phong 1975) except across creases."""
+    weights = trimesh.triangles.points_to_barycentric(mesh.triangles[triangles], points)
+    smooth = trimesh.util.unitize((mesh.vertex_normals[mesh.faces[triangles]] * weights[..., None]).sum(1))
+    flat = mesh.face_normals[triangles]
+    return np.where((smooth * flat).sum(1, keepdims=True) < CREASE_COSINE, flat, smooth)
+
+
+def _shade(normals: np.ndarray) -> np.ndarray:
+    """Return the colours (n, 3) of Lambertian skin."""
+    brightness = np.zeros(len(normals))
+    for light in LIGHTS:
+        direction = np.array(light.direction) / np.linalg.norm(light.direction)
+        brightness += light.strength * (normals @ direction).clip(0)
+    return SKIN_COLOUR * brightness.clip(0, 1)[:, None]

@@ -1,0 +1,225 @@
+"""One worker's task: a batch of scans in, fitted weights and their records out, and the scans that could not be fitted.
+
+The scans are labelled, fitted in one computation, repaired if they have several components, and measured each against
+its scan.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Float
+
+from overfit.decode import MAX_RESOLUTION, MIN_RESOLUTION, DecodeConfig, try_decode
+from overfit.field import Field
+from overfit.fit import FitConfig, OnProgress, fit
+from overfit.fit_metrics import iou, surface_error
+from overfit.geometry.bounding_cube import Cube
+from overfit.geometry.mesh import connected_components
+from overfit.labels import LabelBatch, LabelConfig, Labels, label_mesh
+from overfit.neural_head import NeuralHead
+from overfit.repair import STRAY_POINTS, FittedHead, repair_fits, revise_labels
+from overfit.runtime.errors import BadInput, Skipped, require_at_least, require_between
+from overfit.scans.formats import Scan, Unit, read_prepared
+from overfit.store import FitRecord
+
+# Of this many labelled points, one is not fitted to but measures the fit's IoU.
+TEST_EVERY = 10
+# Share of `check_resolution` at which unfinished fits are checked: what closes then is large.
+REVISION_RESOLUTION_SHARE = 3 / 4
+# Dimensions of a scan.
+SCAN_COORDINATES = 3
+
+
+@dataclass(frozen=True)
+class OverfitConfig:
+    """All settings that affect a fit. A store keeps the settings that it was made with."""
+
+    unit: Unit = "auto"
+    """Unit of the scan files; auto finds it from the size of a human head."""
+    margin: float = 0.05
+    """Space between the largest head and the sides of the cube, as a share of the cube."""
+    field: Field = Field()
+    """The network."""
+    labels: LabelConfig = LabelConfig()
+    """Where labelled points are."""
+    fit: FitConfig = FitConfig()
+    """How the network is fitted to them."""
+    repair: bool = True
+    """Close pockets and remove islands while fitting, so that a head is one connected component."""
+    check_resolution: int = 256
+    """Grid nodes along a side of the cube on which fits are repaired and measured. It must be fine to show pockets of a
+    millimetre."""
+    max_error_mm: float = 2.0
+    """Largest mean surface error of a fit in millimetres. Above it, the fit is done again from scratch, and the scan is
+    skipped if that fails too."""
+
+    def __post_init__(self) -> None:
+        require_at_least(0, margin=self.margin, max_error_mm=self.max_error_mm)
+        least = round(MIN_RESOLUTION / REVISION_RESOLUTION_SHARE)
+        require_between(least, MAX_RESOLUTION, check_resolution=self.check_resolution)
+        if self.field.coordinates != SCAN_COORDINATES:
+            raise BadInput(
+                f"`coordinates={self.field.coordinates}`: scans have {SCAN_COORDINATES}; "
+                f"give `coordinates={SCAN_COORDINATES}`"
+            )
+        points = self.labels.near_points + self.labels.band_points + self.labels.uniform_points
+        if self.repair and points <= STRAY_POINTS:
+            raise BadInput(
+                f"`near_points`, `band_points`, `uniform_points`: {points} in all, and repair places {STRAY_POINTS} "
+                "points itself; give more, or turn `repair` off"
+            )
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What a batch of scans gave."""
+
+    weights: Float[torch.Tensor, "fits P"]
+    """The weights of the fits."""
+    records: list[FitRecord]
+    """What is known about each fit."""
+    skipped: list[Skipped]
+    """The scans without a fit."""
+
+
+@dataclass(frozen=True)
+class LabelledScan:
+    """A scan ready to be fitted."""
+
+    name: str
+    """The scan's name."""
+    digest: str
+    """SHA-256 of the scan file."""
+    mesh: trimesh.Trimesh
+    """The scan in millimetres."""
+    training: Labels
+    """Labelled points to fit to."""
+    test: Labels
+    """Labelled points that measure the fit."""
+
+
+def fit_batch(
+    scans: Sequence[Scan],
+    base: Float[torch.Tensor, " P"],
+    cube: Cube,
+    config: OverfitConfig,
+    device: torch.device,
+    *,
+    progress: OnProgress = lambda steps: None,
+) -> BatchResult:
+    """Fit networks to all scans, starting from the weights `base`.
+
+    `progress` is called with the number of steps done since the last call, summed over the scans.
+    """
+    labelled, skipped = [], []
+    for scan in scans:
+        try:
+            labelled.append(label_scan(scan, cube, config))
+        except BadInput as error:
+            skipped.append(Skipped(scan.name, str(error)))
+    rows, records = [], []
+    fits = _fit_and_repair(labelled, base, cube, config, device, progress) if labelled else []
+    for labelled_scan, fitted in zip(labelled, fits):
+        head, record = _measured_or_refitted(labelled_scan, fitted, config)
+        if record.error_mm > config.max_error_mm:
+            skipped.append(_not_fitted(record, config))
+        else:
+            rows.append(head.weights.cpu())
+            records.append(record)
+    return BatchResult(torch.stack(rows) if rows else torch.empty(0, config.field.size), records, skipped)
+
+
+def label_scan(scan: Scan, cube: Cube, config: OverfitConfig) -> LabelledScan:
+    """Return a scan with labels, their points drawn from a generator of its own: they do not depend on other scans.
+
+    Raises BadInput if the scan cannot be read or encloses no volume.
+    """
+    prepared = read_prepared(scan, config.unit)
+    # What is computed about the mesh is cached with it; the scan's own copy stays small.
+    mesh = prepared.mesh.copy(include_cache=True)
+    try:
+        labels = label_mesh(
+            mesh, cube, config=_with_test_points(config.labels), rng=np.random.default_rng([*scan.name.encode()])
+        )
+    except BadInput as error:
+        raise BadInput(f"{scan.name}: {error}") from error
+    is_test = np.arange(len(labels)) % TEST_EVERY == 0
+    return LabelledScan(scan.name, prepared.digest, mesh, labels[~is_test], labels[is_test])
+
+
+def _with_test_points(config: LabelConfig) -> LabelConfig:
+    """The config with more points, so that the numbers it had are left for training."""
+    factor = TEST_EVERY / (TEST_EVERY - 1)
+    return replace(
+        config,
+        near_points=round(config.near_points * factor),
+        band_points=round(config.band_points * factor),
+        uniform_points=round(config.uniform_points * factor),
+    )
+
+
+def _fit_and_repair(
+    scans: Sequence[LabelledScan],
+    start: torch.Tensor,
+    cube: Cube,
+    config: OverfitConfig,
+    device: torch.device,
+    progress: OnProgress,
+) -> list[FittedHead]:
+    """Fits in the order of the scans, started from the weights (P,) and repaired."""
+    field = config.field
+    labels = [scan.training for scan in scans]
+
+    def revise(unfinished: torch.Tensor) -> LabelBatch:
+        nonlocal labels
+        resolution = int(config.check_resolution * REVISION_RESOLUTION_SHARE)
+        labels = revise_labels(unfinished, labels, field=field, cube=cube, resolution=resolution)
+        return LabelBatch.stack(labels, device)
+
+    rows = fit(
+        field,
+        start,
+        LabelBatch.stack(labels, device),
+        config=config.fit,
+        on_progress=progress,
+        revise_labels=revise if config.repair else None,
+    )
+    heads = [NeuralHead(field, cube, row) for row in rows]
+    decode_config = DecodeConfig(config.check_resolution, keep_all_components=True)
+    fits = [FittedHead(head, label, try_decode(head, decode_config)) for head, label in zip(heads, labels)]
+    return repair_fits(fits, resolution=config.check_resolution, config=config.fit) if config.repair else fits
+
+
+def _measured_or_refitted(
+    scan: LabelledScan, fitted: FittedHead, config: OverfitConfig
+) -> tuple[NeuralHead, FitRecord]:
+    """The fit and its record; if its error is too large, those of another fit that starts from random weights."""
+    record = _measure(scan, fitted)
+    if record.error_mm <= config.max_error_mm:
+        return fitted.head, record
+    fresh = config.field.initial(torch.Generator().manual_seed(config.fit.seed + 1))
+    long = replace(config, fit=replace(config.fit, steps=config.fit.first_steps))
+    device = fitted.head.weights.device
+    (refitted,) = _fit_and_repair([scan], fresh, fitted.head.cube, long, device, lambda steps: None)
+    return refitted.head, _measure(scan, refitted)
+
+
+def _measure(scan: LabelledScan, fitted: FittedHead) -> FitRecord:
+    test = LabelBatch.stack([scan.test], fitted.head.weights.device)
+    overlap = iou(fitted.head, test.points[0], test.distance[0])
+    if fitted.mesh is None:
+        return FitRecord(scan.name, scan.digest, overlap, float("inf"), float("inf"), 0)
+    components = connected_components(fitted.mesh)
+    error = surface_error(components[0], scan.mesh, rng=np.random.default_rng(0))
+    return FitRecord(scan.name, scan.digest, overlap, error.mean_mm, error.p95_mm, len(components))
+
+
+def _not_fitted(record: FitRecord, config: OverfitConfig) -> Skipped:
+    reason = (
+        f"{record.name}: no fit within {config.max_error_mm} mm, the best has an error of {record.error_mm:.2f} mm; "
+        "repair the scan, or raise `max_error_mm`"
+    )
+    return Skipped(record.name, reason)

@@ -1,0 +1,366 @@
+"""Stage 1 from end to end: a folder of prepared scans in, a store of fitted networks out.
+
+Each scan's file is read once: the survey keeps the meshes in memory for the fits as long as there is room for them.
+The same call resumes after an interruption, and adds new scans to a store.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from overfit.fit import fit
+from overfit.fit_batch import BatchResult, OverfitConfig, fit_batch, label_scan
+from overfit.geometry.bounding_cube import Cube
+from overfit.labels import LabelBatch
+from overfit.runtime.errors import BadInput, Skipped, require_at_least
+from overfit.runtime.machine import Machine, RunContext
+from overfit.runtime.ray_workers import check_ray, run_tasks_on_ray
+from overfit.runtime.workers import OnProgress, run_tasks
+from overfit.scans.formats import Scan, Unit, find_scans, read_digest, read_prepared
+from overfit.store import FitRecord, Store, require_store_folder
+
+# A scan this many times larger or smaller than the median scan is in another unit, or no head.
+MAX_SIZE_RATIO = 2.0
+# The folder inside a store for the heads that were prepared for it.
+PREPARED_FOLDER = "prepared"
+# Scans fitted in one computation: on CPU their activations stay in the cache.
+BATCH_SIZE = {"cpu": 8, "cuda": 32}
+# Starting a worker takes as long as reading this many scans.
+MIN_SCANS_PER_WORKER = 64
+# Meshes that the survey keeps in memory, in bytes; the files of others are read again by the worker that fits them.
+MAX_MESH_BYTES = 1 << 30
+# tqdm's own bar with the count rounded: heads advance in fractions, step by step.
+BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+# Runs a function on tasks: (function, tasks, on_progress=...) -> (index, result) as they finish.
+RunTasks = Callable[..., Iterator[tuple[int, Any]]]
+
+
+@dataclass(frozen=True)
+class OverfitResult:
+    """What a run did."""
+
+    fitted: list[str]
+    """Names of the scans that were fitted now."""
+    kept: list[str]
+    """Names of the scans that the store held already."""
+    skipped: list[Skipped]
+    """Scans without a fit, by name."""
+    records: list[FitRecord]
+    """Records of all fits in the store."""
+
+
+@dataclass(frozen=True)
+class NewScan:
+    """A readable scan that the store does not hold yet."""
+
+    scan: Scan
+    """The scan, its mesh in memory if there was room for it."""
+    bounds: Float[np.ndarray, "2 3"]
+    """The mesh's lower and upper bounds in millimetres."""
+
+
+@dataclass(frozen=True)
+class KeptScan:
+    """A scan that the store holds already, from a file of the same bytes."""
+
+    name: str
+    """The scan's name."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the scans of a run are."""
+
+    new: list[NewScan]
+    """Scans to fit, in the order in which they were found."""
+    kept: list[str]
+    """Names of the scans that the store holds already."""
+    skipped: list[Skipped]
+    """Scans that cannot be read."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where a run computes."""
+
+    context: RunContext
+    """This process and its workers: the survey and the first fit."""
+    batch_device: torch.device
+    """The device on which batches are fitted, here or on a cluster."""
+    run_tasks: RunTasks
+    """Runs the batches."""
+
+    @classmethod
+    def start(cls, machine: Machine, ray: str | None) -> "Compute":
+        """Start this machine, or raises BadInput if no Ray cluster answers at the address `ray`."""
+        if ray is None:
+            context = machine.start()
+            return cls(context, context.device, partial(run_tasks, context=context))
+        check_ray(ray)
+        device = torch.device("cuda" if machine.device == "cuda" else "cpu")
+
+        def on_cluster(function: Callable, tasks: Sequence[tuple], *, on_progress: OnProgress) -> Iterator:
+            # Steps are not reported across machines; the bar advances by batches.
+            return run_tasks_on_ray(function, tasks, address=ray, gpu=device.type == "cuda")
+
+        # The first fit is made here, on whatever this computer has.
+        return cls(replace(machine, device="auto").start(), device, on_cluster)
+
+
+def overfit(
+    scans: Path | str | Sequence[Scan],
+    store: Path | str,
+    config: OverfitConfig = OverfitConfig(),
+    *,
+    machine: Machine = Machine(),
+    batch_size: int = 0,
+    ray: str | None = None,
+) -> OverfitResult:
+    """Fit a network to every scan that the store does not hold yet.
+
+    Every core works on a batch of its own, so that some scans are labelled and measured while others are fitted.
+
+    Args:
+        scans: A folder of prepared scans, or such scans, as `prepare` returns them.
+        store: The store's folder, made if it is missing.
+        config: How networks are fitted.
+        machine: The compute resources of this computer.
+        batch_size: Scans that are fitted in one computation, and lost by a kill at most; 0 chooses for the device.
+        ray: Address of a Ray cluster on whose cores the batches are fitted, or on its GPUs if `machine` names cuda. All
+            its machines must see the scans at the same path.
+
+    Raises:
+        BadInput: There is nothing to fit, the store has other settings, scans and store are inside each other, another
+            run uses the store, or no cluster answers.
+    """
+    require_at_least(0, batch_size=batch_size)
+    store = Path(store)
+    found = _find(scans, store)
+    compute = Compute.start(machine, ray)
+    with Store.locked(store):
+        existing = _open_for_fits(store, config)
+        survey = _survey(found, existing.records() if existing else {}, config.unit, compute.context)
+        new, odd = (survey.new, []) if existing else _split_odd_sizes(survey)
+        opened = existing or _create(store, new, config)
+        new, too_large = _split_too_large(new, opened.cube)
+        batches = _batches(found, [one.scan for one in new], batch_size or BATCH_SIZE[compute.batch_device.type])
+        if batches and opened.base is None:
+            _fit_base(opened, [one.scan for one in new], config, compute.context)
+        failed = _fit_batches(opened, batches, config, compute)
+        opened.merge()
+        skipped = sorted([*survey.skipped, *odd, *too_large, *failed], key=lambda one: one.name)
+        opened.report(skipped)
+        fitted = {one.scan.name for one in new} - {one.name for one in failed}
+        return OverfitResult(sorted(fitted), sorted(survey.kept), skipped, list(opened.records().values()))
+
+
+def prepared_folder(store: Path | str, config: OverfitConfig) -> Path:
+    """Return the folder of the heads that are prepared for a store.
+
+    Raises BadInput if no fits with these settings can be added to the store: better before its scans are prepared.
+    """
+    store = Path(store)
+    _open_if_any(store, config)
+    return store / PREPARED_FOLDER
+
+
+def _find(scans: Path | str | Sequence[Scan], store: Path) -> list[Scan]:
+    """The scans in the order of their paths. Raises BadInput if there is none, or they and the store overlap."""
+    if isinstance(scans, (Path, str)):
+        _require_apart(Path(scans), store)
+        return find_scans(Path(scans))
+    if not scans:
+        raise BadInput("`scans`: none given; give at least one")
+    return sorted(scans, key=lambda scan: PurePosixPath(scan.name))
+
+
+def _require_apart(scans: Path, store: Path) -> None:
+    inner, outer = store.resolve(), scans.resolve()
+    if inner == outer or outer in inner.parents:
+        raise BadInput(f"{store}: inside the folder of scans; give a store outside of {scans}")
+    if inner in outer.parents and outer != inner / PREPARED_FOLDER:
+        raise BadInput(f"{scans}: inside the store; give a folder of scans outside of {store}")
+
+
+def _open_for_fits(folder: Path, config: OverfitConfig) -> Store | None:
+    """The store in a folder, ready for more fits, or None if the folder is empty."""
+    store = _open_if_any(folder, config)
+    if store:
+        store.upgrade()
+        # Shards that a killed run left: this run's shards may get the same names.
+        store.merge()
+    return store
+
+
+def _open_if_any(folder: Path, config: OverfitConfig) -> Store | None:
+    """The store in a folder, or None if there is nothing yet. Raises BadInput if it has other settings."""
+    require_store_folder(folder)
+    # Hidden files are the lock and what a killed run left unfinished.
+    visible = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
+    if not visible - {PREPARED_FOLDER}:
+        return None
+    if "store.json" not in visible:
+        raise BadInput(f"{folder}: not a store, and not empty; give a new or empty folder")
+    store = Store(folder)
+    _require_same_settings(store, config)
+    return store
+
+
+def _require_same_settings(store: Store, config: OverfitConfig) -> None:
+    theirs, ours = _by_argument(store.settings), _by_argument(_as_json(config))
+    for argument, value in ours.items():
+        if theirs.get(argument) != value:
+            raise BadInput(
+                f"`{argument}={_as_text(value)}`: {store.folder} was made with {_as_text(theirs.get(argument))}; "
+                "use its settings, or fit into a new store"
+            )
+
+
+def _as_json(config: OverfitConfig) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(config)))
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _by_argument(settings: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings by the names of the innermost ones."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _by_argument(value) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _survey(found: Sequence[Scan], records: dict[str, FitRecord], unit: Unit, context: RunContext) -> Survey:
+    """Read every scan once, in workers if there are many."""
+    tasks = [(scan, unit, records[scan.name].digest if scan.name in records else None) for scan in found]
+    results: dict[int, NewScan | KeptScan | Skipped] = {}
+    mesh_bytes = 0
+    with context.progress(len(tasks), "reading", "scan") as bar:
+        for index, result in run_tasks(_survey_scan, tasks, context, min_tasks_per_worker=MIN_SCANS_PER_WORKER):
+            if isinstance(result, NewScan) and result.scan.prepared is not None and found[index].prepared is None:
+                mesh_bytes += result.scan.prepared.nbytes
+                if mesh_bytes > MAX_MESH_BYTES:
+                    result = replace(result, scan=found[index])
+            results[index] = result
+            bar.update()
+    ordered = [results[index] for index in range(len(tasks))]
+    return Survey(
+        [result for result in ordered if isinstance(result, NewScan)],
+        [result.name for result in ordered if isinstance(result, KeptScan)],
+        [result for result in ordered if isinstance(result, Skipped)],
+    )
+
+
+def _survey_scan(scan: Scan, unit: Unit, kept_digest: str | None) -> NewScan | KeptScan | Skipped:
+    """Read a scan whose digest in the store is `kept_digest`, if it is there."""
+    try:
+        if kept_digest is not None and read_digest(scan) == kept_digest:
+            return KeptScan(scan.name)
+        prepared = read_prepared(scan, unit)
+    except BadInput as error:
+        return Skipped(scan.name, str(error))
+    except OSError as error:
+        return Skipped(scan.name, f"{scan.name}: cannot be read ({error.strerror}); check the file and its permissions")
+    return NewScan(replace(scan, prepared=prepared), np.array(prepared.mesh.bounds))
+
+
+def _split_odd_sizes(survey: Survey) -> tuple[list[NewScan], list[Skipped]]:
+    """The scans for a new store, and those whose size is far from the others'. Raises BadInput if there is no scan."""
+    if not survey.new:
+        raise BadInput(f"`scans`: none of them can be used; the first: {survey.skipped[0].reason}")
+    sizes = {one.scan.name: float(np.ptp(one.bounds, axis=0).max()) for one in survey.new}
+    median = float(np.median(list(sizes.values())))
+    odd = [
+        Skipped(
+            name, f"{name}: its size of {size:.0f} mm is far from the others' {median:.0f} mm; scale it, or give `unit`"
+        )
+        for name, size in sizes.items()
+        if not median / MAX_SIZE_RATIO < size < median * MAX_SIZE_RATIO
+    ]
+    odd_names = {one.name for one in odd}
+    return [one for one in survey.new if one.scan.name not in odd_names], odd
+
+
+def _split_too_large(new: Sequence[NewScan], cube: Cube) -> tuple[list[NewScan], list[Skipped]]:
+    """The scans that the store's cube holds, and the others."""
+    fitting = [one for one in new if cube.contains(one.bounds)]
+    names = {one.scan.name for one in fitting}
+    too_large = [one.scan.name for one in new if one.scan.name not in names]
+    return fitting, [
+        Skipped(name, f"{name}: larger than the store's cube; fit it into a new store") for name in too_large
+    ]
+
+
+def _create(folder: Path, new: Sequence[NewScan], config: OverfitConfig) -> Store:
+    """A new store whose cube holds all scans."""
+    cube = Cube.around(np.stack([one.bounds for one in new]), config.margin)
+    return Store.create(folder, field=config.field, cube=cube, settings=_as_json(config))
+
+
+def _batches(found: Sequence[Scan], new: Sequence[Scan], size: int) -> dict[int, list[Scan]]:
+    """The new scans in batches, each by its number.
+
+    Batches are cut from all scans, so that a run that resumes cuts them as the first one did.
+    """
+    by_name = {scan.name: scan for scan in new}
+    batches = {
+        start: [by_name[scan.name] for scan in found[start : start + size] if scan.name in by_name]
+        for start in range(0, len(found), size)
+    }
+    return {start: scans for start, scans in batches.items() if scans}
+
+
+def _fit_base(store: Store, scans: Sequence[Scan], config: OverfitConfig, context: RunContext) -> None:
+    """Fit the network from which all others start, to the first scan that can be labelled."""
+    name, labels = _first_labels(store, scans, config, context)
+    start = config.field.initial(torch.Generator().manual_seed(config.fit.seed))
+    first_fit = replace(config.fit, steps=config.fit.first_steps)
+    with context.progress(first_fit.steps, f"first fit ({name})", "step") as bar:
+        store.save_base(fit(config.field, start, labels, config=first_fit, on_progress=bar.update)[0])
+
+
+def _first_labels(
+    store: Store, scans: Sequence[Scan], config: OverfitConfig, context: RunContext
+) -> tuple[str, LabelBatch]:
+    for scan in scans:
+        try:
+            labels = label_scan(scan, store.cube, config).training
+        except BadInput:
+            continue  # Its batch reports why.
+        return scan.name, LabelBatch.stack([labels], context.device)
+    raise BadInput(
+        f"{store.folder}: not one scan encloses a volume; close their surfaces, or try `sign_method=mesh-to-sdf`"
+    )
+
+
+def _fit_batches(
+    store: Store, batches: dict[int, list[Scan]], config: OverfitConfig, compute: Compute
+) -> list[Skipped]:
+    """Fit the batches, save each as it is done, and return the scans that could not be fitted."""
+    starts, base, skipped, done = list(batches), store.base, [], 0
+    tasks = [(batches[start], base, store.cube, config, compute.batch_device) for start in starts]
+    total = sum(len(scans) for scans in batches.values())
+    with compute.context.progress(total, "fitting", "head", bar_format=BAR_FORMAT) as bar:
+
+        def on_progress(steps: float) -> None:
+            bar.update(min(steps / config.fit.steps, total - bar.n))
+
+        result: BatchResult
+        for index, result in compute.run_tasks(fit_batch, tasks, on_progress=on_progress):
+            skipped += result.skipped
+            if result.records:
+                store.add(starts[index], result.weights, result.records)
+                bar.set_postfix_str(f"{np.mean([record.error_mm for record in result.records]):.3f} mm")
+            done += len(batches[starts[index]])
+            bar.update(max(0, done - bar.n))
+    return skipped

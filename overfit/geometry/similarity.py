@@ -1,0 +1,37 @@
+"""Similarity transforms: points in, the same points scaled, rotated and moved out."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from overfit.geometry.point_cloud import PointCloud
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """x -> scale * rotation @ x + translation."""
+
+    scale: float = 1.0
+    """Factor on all lengths."""
+    rotation: Float[np.ndarray, "3 3"] = field(default_factory=lambda: np.eye(3))
+    """A proper rotation matrix."""
+    translation: Float[np.ndarray, " 3"] = field(default_factory=lambda: np.zeros(3))
+    """What is added last."""
+
+    def __call__(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+        """Return the transformed points."""
+        return self.scale * points @ self.rotation.T + self.translation
+
+    def transform_cloud(self, cloud: PointCloud) -> PointCloud:
+        """Return a cloud with its points and normals transformed."""
+        normals = None if cloud.normals is None else cloud.normals @ self.rotation.T
+        return PointCloud(self(cloud.points), normals)
+
+    def then(self, other: "Similarity") -> "Similarity":
+        """Return the transform that does this one first, then the other."""
+        return Similarity(
+            scale=self.scale * other.scale,
+            rotation=other.rotation @ self.rotation,
+            translation=other(self.translation[None])[0],
+        )

@@ -1,0 +1,1 @@
+"""Errors, files, processes and machines: what both stages stand on."""

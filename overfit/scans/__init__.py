@@ -1,0 +1,1 @@
+"""Scan files of any kind in, closed heads in the canonical frame out."""

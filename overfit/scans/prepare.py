@@ -1,0 +1,361 @@
+"""Prepares one raw scan: a file in any pose and unit in, a closed head in the canonical frame and a report out.
+
+read -> clean -> register on the template -> cut to the head -> close. A scan that shows no head, or cannot be aligned,
+gives no mesh but a reason.
+"""
+
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import igl
+import numpy as np
+import trimesh
+
+from overfit.geometry.mesh import largest_component, sample_surface
+from overfit.geometry.point_cloud import PointCloud, estimate_normals, remove_outliers
+from overfit.geometry.similarity import Similarity
+from overfit.runtime.errors import BadInput
+from overfit.scans.formats import MM_PER_UNIT, RawScan, Scan, Unit, load_raw, read_digest, read_prepared, unit_of_head
+from overfit.scans.registration import Registration, register
+from overfit.scans.surface_reconstruction import reconstruct_surface
+from overfit.scans.template import Template
+
+# Points of a scan that registration draws from.
+SAMPLE_POINTS = 20_000
+# Fewer points have no volume.
+MIN_SAMPLE_POINTS = 4
+# Components of a mesh with less than this share of the largest one's area are noise.
+MIN_COMPONENT_AREA = 0.02
+# Smallest variance of a scan's coordinates, in any unit squared; below it, all points coincide.
+MIN_VARIANCE = 1e-12
+# Largest such variance; above it, coordinates are damaged, and their squares may overflow.
+MAX_VARIANCE = 1e18
+# Smallest ratio of a scan's thickness to its length; below it, the scan is flat.
+MIN_THICKNESS = 0.01
+# Percentiles of the coordinates between which a scan's extent is measured: single points far off do not count.
+EXTENT_PERCENTILES = (1, 99)
+
+# Smallest correlation of the face's relief: heads have 0.55 to 0.9, a skull 0.4, an egg 0.3, a teapot 0.25.
+MIN_RELIEF = 0.45
+# Largest mean distance of the face to the template in mm, beyond what faces differ by.
+MAX_FACE_MM = 6.0
+# Largest mean distance of the scan to the template in mm: hair and clothes are farther off than a face.
+MAX_RESIDUAL_MM = 8.0
+
+# Collars are what is below this share of the template's height ...
+COLLAR_HEIGHT = 0.3
+# ... and farther than this (mm) from its surface.
+COLLAR_DISTANCE_MM = 25.0
+# Smallest volume of a closed face mask or head, in litres.
+MIN_HEAD_LITRES = 0.2
+MM3_PER_LITRE = 1e6
+# Longest part of an unexpected error that is repeated: the reason stays one line.
+MAX_REASON_LENGTH = 200
+
+Surface = trimesh.Trimesh | PointCloud
+
+
+@dataclass(frozen=True)
+class PreparationConfig:
+    """How raw scans become heads."""
+
+    unit: Unit = "auto"
+    """Unit of the files; auto finds it from the size of a human head, and any other scale from the template."""
+    keep_scale: bool = False
+    """Trust the unit: never change a scan's size."""
+    template: Path | None = None
+    """Mesh of a head in the canonical frame on which scans are registered; by default the mean of the default heads."""
+
+
+@dataclass(frozen=True)
+class PreparationReport:
+    """What was found about a scan and done to it, as far as it came; a row of prepared.csv."""
+
+    name: str
+    """The scan's name."""
+    digest: str = ""
+    """SHA-256 of its bytes; empty if they could not be read."""
+    kind: Literal["mesh", "points"] | None = None
+    """What it holds."""
+    count: int | None = None
+    """How many triangles or points."""
+    components: int | None = None
+    """Connected components of a mesh."""
+    holes: int | None = None
+    """Boundary loops of a mesh."""
+    noise_share: float | None = None
+    """Share of the area or the points that was removed as noise."""
+    scale: float | None = None
+    """Factor to millimetres, with the size that registration found."""
+    rotation_degrees: float | None = None
+    """Angle of the rotation to the canonical frame."""
+    residual_mm: float | None = None
+    """Mean distance of the scan to the template, see Registration."""
+    face_mm: float | None = None
+    """Mean distance of the template's face to the scan, see Registration."""
+    relief: float | None = None
+    """Correlation of the face's relief with the template's, see Registration."""
+    skipped: str = ""
+    """Why there is no head; empty if there is one."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What preparing a scan gave."""
+
+    report: PreparationReport
+    """What was found and done."""
+    raw: Surface | None
+    """The scan as it was read, or None if it could not be."""
+    head: trimesh.Trimesh | None
+    """The closed head in millimetres in the canonical frame, or None if the scan was skipped."""
+
+
+@dataclass(frozen=True)
+class SurfaceStatistics:
+    """What cleaning found."""
+
+    noise_share: float
+    """Share of the area or the points that was removed."""
+    components: int | None = None
+    """Connected components of a mesh, with those that were removed."""
+    holes: int | None = None
+    """Boundary loops of a mesh."""
+
+
+@dataclass(frozen=True)
+class CleanedSurface:
+    """A scan without noise, in its own frame."""
+
+    surface: Surface
+    """A consistently oriented mesh, or points with outward normals."""
+    statistics: SurfaceStatistics
+    """What was removed."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How a scan is brought to the canonical frame."""
+
+    similarity: Similarity
+    """From the scan's frame and unit to the canonical frame in millimetres."""
+    registration: Registration
+    """How well it lies on the template then."""
+
+    @property
+    def rotation_degrees(self) -> float:
+        """Angle of the rotation."""
+        cosine = (np.trace(self.similarity.rotation) - 1) / 2
+        return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+
+
+def prepare(scan: Scan, config: PreparationConfig = PreparationConfig()) -> Preparation:
+    """Return a scan's closed head in the canonical frame, or the reason why there is none.
+
+    Raises nothing for a scan that cannot be prepared, whatever happens: it must not end hours of work on others.
+    """
+    raw: RawScan | None = None
+    cleaned: CleanedSurface | None = None
+    alignment: Alignment | None = None
+    head: trimesh.Trimesh | None = None
+    skipped = ""
+    # Damaged coordinates may overflow before they are found to be damaged.
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+        try:
+            raw = load_raw(scan)
+            cleaned = _clean(raw.surface)
+            sample = _sample(cleaned.surface)
+            template = load_template(config.template)
+            alignment = _align(sample, template, config)
+            if reason := _misalignment(alignment.registration):
+                raise BadInput(reason)
+            head = _extract_head(_transformed(cleaned.surface, alignment.similarity), template)
+        except BadInput as error:
+            reason = str(error)
+            skipped = reason if reason.startswith(f"{scan.name}: ") else f"{scan.name}: {reason}"
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_LENGTH]
+            skipped = f"{scan.name}: cannot be prepared ({reason}); repair or export it again"
+    report = _report(scan, raw, cleaned=cleaned, alignment=alignment, skipped=skipped)
+    return Preparation(report, None if raw is None else raw.surface, head)
+
+
+@cache
+def load_template(path: Path | None) -> Template:
+    """Return the template in a file, or the mean of the default heads. Raises BadInput if the file holds no head."""
+    return Template.standard() if path is None else Template(read_prepared(Scan(str(path), path)).mesh)
+
+
+def _report(
+    scan: Scan,
+    raw: RawScan | None,
+    *,
+    cleaned: CleanedSurface | None,
+    alignment: Alignment | None,
+    skipped: str,
+) -> PreparationReport:
+    """Return the report on a scan from the steps that it came through."""
+    surface = None if raw is None else raw.surface
+    statistics = None if cleaned is None else cleaned.statistics
+    registration = None if alignment is None else alignment.registration
+    return PreparationReport(
+        name=scan.name,
+        digest=_digest_if_readable(scan) if raw is None else raw.digest,
+        kind=None if surface is None else "points" if isinstance(surface, PointCloud) else "mesh",
+        count=None if surface is None else _count(surface),
+        components=None if statistics is None else statistics.components,
+        holes=None if statistics is None else statistics.holes,
+        noise_share=None if statistics is None else statistics.noise_share,
+        scale=None if alignment is None else alignment.similarity.scale,
+        rotation_degrees=None if alignment is None else alignment.rotation_degrees,
+        residual_mm=None if registration is None else registration.residual_mm,
+        face_mm=None if registration is None else registration.face_mm,
+        relief=None if registration is None else registration.relief,
+        skipped=skipped,
+    )
+
+
+def _digest_if_readable(scan: Scan) -> str:
+    """Return the digest of a scan that could not be parsed; a scan that changes later is then tried again."""
+    try:
+        return read_digest(scan)
+    except OSError:
+        return ""
+
+
+def _count(surface: Surface) -> int:
+    return len(surface.points) if isinstance(surface, PointCloud) else len(surface.faces)
+
+
+def _clean(surface: Surface) -> CleanedSurface:
+    return _clean_cloud(surface) if isinstance(surface, PointCloud) else _clean_mesh(surface)
+
+
+def _clean_mesh(mesh: trimesh.Trimesh) -> CleanedSurface:
+    """Return the mesh without small components, its triangles turned to agree with each other and outwards."""
+    mesh = mesh.copy()
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    mesh.update_faces(mesh.nondegenerate_faces())
+    if not len(mesh.faces):
+        raise BadInput("no triangle of it has an area; export the scan again")
+    faces, component = igl.bfs_orient(np.asarray(mesh.faces, np.int64))
+    area = np.bincount(component, mesh.area_faces)
+    kept = (area >= MIN_COMPONENT_AREA * area.max())[component]
+    statistics = SurfaceStatistics(
+        noise_share=float(1 - mesh.area_faces[kept].sum() / area.sum()),
+        components=len(area),
+        holes=_count_holes(faces),
+    )
+    oriented = trimesh.Trimesh(mesh.vertices, faces, process=False)
+    inverted = _points_inwards(oriented, component)
+    cleaned = trimesh.Trimesh(
+        oriented.vertices, np.where(inverted[component, None], faces[:, ::-1], faces)[kept], process=False
+    )
+    cleaned.remove_unreferenced_vertices()
+    return CleanedSurface(cleaned, statistics)
+
+
+def _count_holes(faces: np.ndarray) -> int:
+    """Return the number of boundary loops of triangles (n, 3)."""
+    edges = np.sort(trimesh.geometry.faces_to_edges(faces), axis=1)
+    _, uses = np.unique(edges, axis=0, return_counts=True)
+    # libigl cannot count the loops of a closed mesh.
+    return len(igl.boundary_loop_all(faces)) if (uses == 1).any() else 0
+
+
+def _points_inwards(mesh: trimesh.Trimesh, component: np.ndarray) -> np.ndarray:
+    """Return whether each component's normals point to the mesh's centre, as those of a head's skin should not."""
+    outward = ((mesh.triangles_center - mesh.centroid) * mesh.face_normals).sum(1) * mesh.area_faces
+    return np.bincount(component, outward) < 0
+
+
+def _clean_cloud(cloud: PointCloud) -> CleanedSurface:
+    """Return the cloud without outliers, with normals that point outwards."""
+    kept = remove_outliers(cloud)
+    statistics = SurfaceStatistics(noise_share=1 - len(kept.points) / len(cloud.points))
+    kept = estimate_normals(kept)
+    outward = ((kept.points - kept.points.mean(0)) * kept.known_normals).sum()
+    return CleanedSurface(kept if outward > 0 else PointCloud(kept.points, -kept.known_normals), statistics)
+
+
+def _sample(surface: Surface) -> PointCloud:
+    """Return random points of a surface, with normals. Raises BadInput if they have no volume."""
+    rng = np.random.default_rng(0)
+    if isinstance(surface, PointCloud):
+        sample = surface[rng.permutation(len(surface.points))[:SAMPLE_POINTS]]
+    else:
+        sample = PointCloud(*sample_surface(surface, SAMPLE_POINTS, rng=rng))
+    _check_volume(sample.points)
+    return sample
+
+
+def _check_volume(points: np.ndarray) -> None:
+    """Raise BadInput if points (n, 3) coincide, lie on a line or in a plane, or are too large to be squared."""
+    if len(points) < MIN_SAMPLE_POINTS:
+        raise BadInput("nothing is left of it without noise; export the scan again")
+    with np.errstate(over="ignore", invalid="ignore"):
+        variances = np.linalg.eigvalsh(np.nan_to_num(np.cov(points.T)))
+    if not MIN_VARIANCE < variances[-1] < MAX_VARIANCE or variances[0] < MIN_THICKNESS**2 * variances[-1]:
+        raise BadInput("its points lie in one place or in a plane; export the scan again")
+
+
+def _align(sample: PointCloud, template: Template, config: PreparationConfig) -> Alignment:
+    """Return how a scan comes to the canonical frame: at the size that its unit gives, or else at the one that fits."""
+    extent = float(np.ptp(np.percentile(sample.points, EXTENT_PERCENTILES, axis=0), axis=0).max())
+    unit = unit_of_head(extent) if config.unit == "auto" else config.unit
+    if unit is None and config.keep_scale:
+        raise BadInput(f"an extent of {extent:.4g} is no human head in mm, cm or m; give its `unit`")
+    to_mm = Similarity(MM_PER_UNIT[unit] if unit else 1.0)
+    cloud = to_mm.transform_cloud(sample)
+    registration = register(cloud, template, estimate_scale=unit is None)
+    if unit is not None and not config.keep_scale and _misalignment(registration):
+        scaled = register(cloud, template, estimate_scale=True)
+        registration = registration if _misalignment(scaled) else scaled
+    return Alignment(to_mm.then(registration.similarity), registration)
+
+
+def _misalignment(registration: Registration) -> str:
+    """Return why a registration is not to be trusted, or an empty string if it is."""
+    if registration.relief < MIN_RELIEF:
+        return f"no face in it (relief {registration.relief:.2f}, a face has {MIN_RELIEF} or more); scan the face too"
+    if registration.face_mm > MAX_FACE_MM or registration.residual_mm > MAX_RESIDUAL_MM:
+        return (
+            f"cannot be aligned: {registration.face_mm:.1f} mm off the template on the face, "
+            f"{registration.residual_mm:.1f} mm in all; remove what is no head"
+        )
+    return ""
+
+
+def _transformed(surface: Surface, similarity: Similarity) -> Surface:
+    if isinstance(surface, PointCloud):
+        return similarity.transform_cloud(surface)
+    return trimesh.Trimesh(similarity(surface.vertices), surface.faces, process=False)
+
+
+def _extract_head(surface: Surface, template: Template) -> trimesh.Trimesh:
+    """Return the closed head in an aligned surface. Raises BadInput if it encloses less than a head."""
+    closed = reconstruct_surface(_without_collar(surface, template), template.head_box)
+    head = largest_component(closed)
+    if head.volume < MIN_HEAD_LITRES * MM3_PER_LITRE:
+        raise BadInput(f"encloses {head.volume / MM3_PER_LITRE:.2f} litres, no head; scan more of it")
+    return head
+
+
+def _without_collar(surface: Surface, template: Template) -> Surface:
+    """Return an aligned surface without what is low and far off the template."""
+    if isinstance(surface, PointCloud):
+        return surface[_near_head(surface.points, template)]
+    part = surface.copy()
+    part.update_faces(_near_head(part.triangles_center, template))
+    if not len(part.faces):
+        raise BadInput("nothing of it lies where a head should be; scan the head too")
+    return part
+
+
+def _near_head(points: np.ndarray, template: Template) -> np.ndarray:
+    """Return whether each point (n, 3) is too high or too close to the template for a collar."""
+    low, high = template.mesh.bounds[:, 1]
+    return (points[:, 1] > low + COLLAR_HEIGHT * (high - low)) | (template.tree.query(points)[0] < COLLAR_DISTANCE_MM)

@@ -1,0 +1,395 @@
+"""Registers a scan on a template: oriented points in any pose in, the similarity transform to the template out.
+
+A coarse search first makes the result independent of the pose: a thousand random rotations are each improved by a few
+rounds of ICP (Besl and McKay 1992), all at once, with closest points from a lookup grid. The best candidates are then
+refined by point-to-plane ICP (Chen and Medioni 1991) with robust weights that leave out hair, clothes and missing parts
+(Geman and McClure 1985), while the template takes the scan's shape (Blanz and Vetter 1999). All rotations are proper,
+so that no head comes out mirrored.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from overfit.geometry.point_cloud import PointCloud
+from overfit.geometry.similarity import Similarity
+from overfit.scans.template import Template, smooth_normals
+
+# Rotations that the coarse search starts from: about 15 degrees from one to the next.
+COARSE_ROTATIONS = 1000
+# Points of the scan that it uses; they are matched once for every rotation and round.
+COARSE_POINTS = 250
+# Rounds of ICP that every rotation gets.
+COARSE_ROUNDS = 12
+# The coarse search ends at a wider robust weight than the refinement: at this share of the way, in logarithms.
+COARSE_NARROWING = 2
+# Candidates that the coarse search returns, for a scan and for each of its parts.
+COARSE_CANDIDATES = 12
+# Two rotations are the same candidate from this trace of the one between them on: 1 + 2 cos(18 degrees).
+SAME_CANDIDATE_TRACE = 2.9
+# Cosine between normals from which points may be matched in the coarse search.
+COARSE_NORMAL_COSINE = 0.2
+# Distances in mm above this count as this much in the cost of a candidate: they are not matched at all.
+COARSE_MAX_DISTANCE_MM = 20.0
+# Cost in mm of normals that are perpendicular; opposite ones cost twice as much.
+COARSE_NORMAL_COST_MM = 10.0
+
+# Cosine from which a template point faces the way that a scan's points do on average: they start on this side of it.
+FACING_COSINE = 0.1
+# Length of the mean normal that is usual for a whole head; it starts at the template's centre.
+WHOLE_MEAN_NORMAL = 0.1
+# Length of the mean normal, above that of a whole head, at which a scan is one side only and starts on that side.
+ONE_SIDED_MEAN_NORMAL = 0.5
+
+# Points of the scan in a refinement.
+REFINE_POINTS = 6000
+# Rounds of a full refinement.
+REFINE_ROUNDS = 20
+# Every candidate is first refined quickly: by this share of the points ...
+QUICK_POINTS_DIVISOR = 8
+# ... and of the rounds.
+QUICK_ROUNDS_DIVISOR = 4
+# The best of them that are refined in full.
+FINALISTS = 2
+# Cosine between normals from which points may be matched in a refinement.
+REFINE_NORMAL_COSINE = 0.3
+# Distance in mm at which a match weighs a quarter, in the first round ...
+FIRST_WEIGHT_WIDTH_MM = 40.0
+# ... and towards the last one, when all that lies off is hair, clothes or missing.
+LAST_WEIGHT_WIDTH_MM = 4.0
+# Stiffness of the template: a shape of one standard deviation is as unlikely as a scan that lies this far (mm) off it.
+SHAPE_STIFFNESS_MM = 0.3
+# How much more points on the face weigh than others: faces are to be aligned, whatever the skulls do.
+FACE_WEIGHT = 5.0
+# Damping of pose and scale as a share of the mean diagonal element: it decides only what the points leave open.
+DAMPING = 1e-6
+
+# Smallest factor of scale that one round of the coarse search finds; a wrong match could shrink a scan to a point.
+MIN_SCALE = 0.5
+# Largest such factor.
+MAX_SCALE = 2.0
+
+# A scan larger than the template by this factor may hold more than a head: parts of it are searched as well.
+LARGE_SCAN = 1.6
+# How many parts.
+PARTS = 8
+# Radius in mm of a part: a ball about the size of a head.
+PART_RADIUS_MM = 120.0
+
+# Share of the distances, the smaller ones, that a mean distance is taken over: the rest may be missing or no head.
+TRIMMED_SHARE = 0.8
+# Smallest share of a scan's points in the template's box: with fewer, the scan lies elsewhere.
+MIN_SHARE_IN_BOX = 0.05
+# Weight of the distance on the face in the cost of a registration: most of it is in the other distance already.
+FACE_COST = 0.3
+# Cost in mm of a face without any relief.
+RELIEF_COST_MM = 15.0
+# Share of the face's points that may be missing from a scan before its relief counts as less.
+MAY_BE_MISSING = 0.5
+
+# Keeps the weights of unmatched points, and so the sums of weights, above zero.
+MIN_WEIGHT = 1e-9
+# Keeps the divisor of a correlation above zero where a relief is flat.
+MIN_NORM = 1e-9
+# The same for points of the template that do not face a scan's way.
+MIN_FACING = 1e-6
+# The same for sums of smoothing weights.
+EPSILON = 1e-12
+
+
+@dataclass(frozen=True)
+class Registration:
+    """How a scan lies on the template."""
+
+    similarity: Similarity
+    """From the scan's frame to the template's."""
+    residual_mm: float
+    """Mean distance in mm of the scan's points to the template, of the nearest 80 % of them."""
+    face_mm: float
+    """Mean distance in mm of the template's face to the scan, of the nearest 80 % of its points."""
+    relief: float
+    """Correlation, -1 to 1, of the relief of the template's face with that of the scan there."""
+
+    @property
+    def cost(self) -> float:
+        """What registrations of one scan are compared by, in mm: lower is better."""
+        return self.residual_mm + FACE_COST * self.face_mm + RELIEF_COST_MM * (1 - self.relief)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A scan's pose on the template, and the template's shape for it."""
+
+    similarity: Similarity
+    """From the scan's frame to the template's."""
+    shape: np.ndarray
+    """The template's shape (modes,) in standard deviations."""
+
+
+@dataclass(frozen=True)
+class _Hypotheses:
+    """Similarity transforms of a few points of a scan that are improved side by side."""
+
+    rotations: np.ndarray
+    """Rotation matrices (h, 3, 3)."""
+    scales: np.ndarray
+    """Scales (h,)."""
+    translations: np.ndarray
+    """Translations (h, 3)."""
+    points: np.ndarray
+    """The points (h, n, 3), rotated."""
+    normals: np.ndarray
+    """Their normals (h, n, 3), rotated."""
+
+    def transformed(self) -> np.ndarray:
+        """Return the points (h, n, 3) in the template's frame."""
+        return self.scales[:, None, None] * self.points + self.translations[:, None]
+
+    def similarity(self, index: int) -> Similarity:
+        """Return one of the transforms."""
+        return Similarity(float(self.scales[index]), self.rotations[index], self.translations[index])
+
+
+def register(cloud: PointCloud, template: Template, *, estimate_scale: bool) -> Registration:
+    """Return the best similarity transform from a scan to the template, and how well it fits.
+
+    Args:
+        cloud: Points with outward normals, in millimetres, or in any unit if the scale is estimated.
+        template: The head that the scan is registered on.
+        estimate_scale: Whether the scan's scale is estimated too; else it is kept.
+    """
+    rng = np.random.default_rng(0)
+    start = _scale_to_template(cloud, template) if estimate_scale else Similarity()
+    scaled = start.transform_cloud(cloud)
+    candidates = [
+        _Fit(candidate, np.zeros(len(template.modes)))
+        for part in _search_parts(scaled, template, rng)
+        for candidate in _coarse_search(part, template, estimate_scale=estimate_scale)
+    ]
+    best = _refine_best(_random_points(scaled, REFINE_POINTS, rng), template, candidates, estimate_scale=estimate_scale)
+    return replace(best, similarity=start.then(best.similarity))
+
+
+def _scale_to_template(cloud: PointCloud, template: Template) -> Similarity:
+    """Return the scaling that makes a cloud as large as the template: by the median distance from the median point."""
+    template_size, size = (
+        np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1))
+        for points in (template.cloud.points, cloud.points)
+    )
+    return Similarity(float(template_size / size))
+
+
+def _refine_best(
+    cloud: PointCloud, template: Template, candidates: list[_Fit], *, estimate_scale: bool
+) -> Registration:
+    """Return the registration of lowest cost after refining all candidates quickly, and the best of them in full."""
+    few = cloud[np.arange(len(cloud.points) // QUICK_POINTS_DIVISOR)]
+    quick_rounds = REFINE_ROUNDS // QUICK_ROUNDS_DIVISOR
+    quick = [_refine(few, template, fit, rounds=quick_rounds, estimate_scale=estimate_scale) for fit in candidates]
+    quick.sort(key=lambda fit: _evaluate(cloud, template, fit).cost)
+    full = [
+        _refine(cloud, template, fit, rounds=REFINE_ROUNDS, estimate_scale=estimate_scale) for fit in quick[:FINALISTS]
+    ]
+    return min((_evaluate(cloud, template, fit) for fit in full), key=lambda registration: registration.cost)
+
+
+def _random_points(cloud: PointCloud, count: int, rng: np.random.Generator) -> PointCloud:
+    return cloud[rng.choice(len(cloud.points), min(count, len(cloud.points)), replace=False)]
+
+
+def _search_parts(cloud: PointCloud, template: Template, rng: np.random.Generator) -> list[PointCloud]:
+    """Return a few points of a scan, and of balls of a head's size in a scan much larger than the template."""
+    parts, points = [_random_points(cloud, COARSE_POINTS, rng)], cloud.points
+    if np.ptp(points, axis=0).max() > LARGE_SCAN * np.ptp(template.mesh.bounds, axis=0).max():
+        # Centres as far from each other as can be (Gonzalez 1985).
+        distance, centre = np.full(len(points), np.inf), points[0]
+        for _ in range(PARTS):
+            distance = np.minimum(distance, np.linalg.norm(points - centre, axis=1))
+            centre = points[distance.argmax()]
+            in_ball = np.nonzero(np.linalg.norm(points - centre, axis=1) < PART_RADIUS_MM)[0]
+            parts.append(_random_points(cloud[in_ball], COARSE_POINTS, rng))
+    return parts
+
+
+def _coarse_search(points: PointCloud, template: Template, *, estimate_scale: bool) -> list[Similarity]:
+    """Return the best of many random rotations, each improved by a few rounds of ICP."""
+    hypotheses = _random_hypotheses(points, template)
+    for index in range(COARSE_ROUNDS):
+        width = _weight_width(index / COARSE_ROUNDS / COARSE_NARROWING)
+        hypotheses = _coarse_round(hypotheses, template, width=width, estimate_scale=estimate_scale)
+    distance, agreement, _ = _match(hypotheses, template)
+    normal_cost = COARSE_NORMAL_COST_MM * (1 - agreement)
+    cost = (np.minimum(distance, COARSE_MAX_DISTANCE_MM) + normal_cost).mean(1)
+    return [hypotheses.similarity(index) for index in _distinct(hypotheses.rotations, np.argsort(cost))]
+
+
+def _random_hypotheses(cloud: PointCloud, template: Template) -> _Hypotheses:
+    """Return random rotations of a scan, each moved to where it may fit.
+
+    A mask starts on the side of the template that faces its way, a whole head in the middle.
+    """
+    rotations = Rotation.random(COARSE_ROTATIONS, random_state=0).as_matrix()
+    points = cloud.points @ rotations.transpose(0, 2, 1)
+    normals = cloud.known_normals @ rotations.transpose(0, 2, 1)
+    mean_normal = normals.mean(1)
+    facing = np.clip(mean_normal @ template.cloud.known_normals.T - FACING_COSINE, 0, None) + MIN_FACING
+    # 0 for a whole head, whose normals cancel out, to 1 for a mask.
+    one_sided = (np.linalg.norm(mean_normal, axis=1) - WHOLE_MEAN_NORMAL) / ONE_SIDED_MEAN_NORMAL
+    one_sided = one_sided.clip(0, 1)[:, None]
+    side = facing @ template.cloud.points / facing.sum(1, keepdims=True)
+    goal = one_sided * side + (1 - one_sided) * template.cloud.points.mean(0)
+    return _Hypotheses(rotations, np.ones(COARSE_ROTATIONS), goal - points.mean(1), points, normals)
+
+
+def _match(hypotheses: _Hypotheses, template: Template) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return each point's distance (h, n) to the template, the cosine of the normals (h, n) and its match (h, n, 3)."""
+    transformed = hypotheses.transformed()
+    nearest = template.nearest(transformed)
+    target = template.cloud.points[nearest]
+    agreement = (hypotheses.normals * template.cloud.known_normals[nearest]).sum(-1)
+    return np.linalg.norm(target - transformed, axis=-1), agreement, target
+
+
+def _coarse_round(hypotheses: _Hypotheses, template: Template, *, width: float, estimate_scale: bool) -> _Hypotheses:
+    """Return the hypotheses after one round of ICP."""
+    distance, agreement, target = _match(hypotheses, template)
+    weight = _robust_weight(distance, width) * (agreement > COARSE_NORMAL_COSINE) + MIN_WEIGHT
+    rotation, scales, translations = _procrustes(
+        hypotheses.points, target, weight=weight, estimate_scale=estimate_scale
+    )
+    return _Hypotheses(
+        rotation @ hypotheses.rotations,
+        scales,
+        translations,
+        hypotheses.points @ rotation.transpose(0, 2, 1),
+        hypotheses.normals @ rotation.transpose(0, 2, 1),
+    )
+
+
+def _distinct(rotations: np.ndarray, order: np.ndarray) -> list[int]:
+    """Return the first rotations in an order that are not almost the same: many hypotheses end in the same place."""
+    chosen: list[int] = []
+    for index in order.tolist():
+        if all(np.trace(rotations[index].T @ rotations[other]) < SAME_CANDIDATE_TRACE for other in chosen):
+            chosen.append(index)
+        if len(chosen) == COARSE_CANDIDATES:
+            break
+    return chosen
+
+
+def _procrustes(
+    points: np.ndarray, target: np.ndarray, *, weight: np.ndarray, estimate_scale: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rotations (h, 3, 3), scales (h,) and translations (h, 3) that fit points (h, n, 3) to targets.
+
+    By weighted least squares (Umeyama 1991).
+    """
+    weight = weight / weight.sum(1, keepdims=True)
+    mean, target_mean = (weight[..., None] * points).sum(1), (weight[..., None] * target).sum(1)
+    centred, target_centred = points - mean[:, None], target - target_mean[:, None]
+    u, singular, v = np.linalg.svd(np.einsum("hn,hni,hnj->hij", weight, target_centred, centred))
+    # Where the best orthogonal matrix is a reflection, the best rotation turns the weakest axis round.
+    sign = np.sign(np.linalg.det(u @ v))
+    singular[:, 2] *= sign
+    u[:, :, 2] *= sign[:, None]
+    rotation = u @ v
+    variance = (weight * (centred**2).sum(-1)).sum(1)
+    scale = (singular.sum(1) / variance).clip(MIN_SCALE, MAX_SCALE) if estimate_scale else np.ones(len(points))
+    return rotation, scale, target_mean - scale[:, None] * np.einsum("hij,hj->hi", rotation, mean)
+
+
+def _refine(cloud: PointCloud, template: Template, start: _Fit, *, rounds: int, estimate_scale: bool) -> _Fit:
+    """Return the fit after rounds of point-to-plane ICP.
+
+    A head longer than the template would turn to come close to it, by up to 13 degrees. So the template takes the
+    scan's shape meanwhile, as far as heads differ (Blanz and Vetter 1999).
+    """
+    fit = start
+    for index in range(rounds):
+        fit = _refine_round(cloud, template, fit, width=_weight_width(index / rounds), estimate_scale=estimate_scale)
+    return fit
+
+
+def _refine_round(cloud: PointCloud, template: Template, fit: _Fit, *, width: float, estimate_scale: bool) -> _Fit:
+    """Return the fit after one round: a small rotation, translation, scaling and change of shape."""
+    moved, target = fit.similarity.transform_cloud(cloud), template.deformed(fit.shape)
+    distance, nearest = cKDTree(target).query(moved.points)
+    normal = template.cloud.known_normals[nearest]
+    plane_distance = ((target[nearest] - moved.points) * normal).sum(1)
+    agreement = (moved.known_normals * normal).sum(1)
+    weight = _robust_weight(distance, width) * (agreement > REFINE_NORMAL_COSINE)
+    weight *= np.where(template.in_face[nearest], FACE_WEIGHT, 1.0)
+    # Derivatives of the distance along the normal, with the opposite sign, by rotation, translation, scale and shape.
+    columns = [np.cross(moved.points, normal), normal]
+    columns += [(moved.points * normal).sum(1, keepdims=True)] if estimate_scale else []
+    by_shape = -np.einsum("kni,ni->nk", template.modes[:, nearest], normal)
+    jacobian = np.concatenate([*columns, by_shape], axis=1)
+    step = _solve(jacobian, plane_distance, weight=weight, shape=fit.shape)
+    scale = 1 + float(step[6]) if estimate_scale else 1.0
+    change = Similarity(scale, Rotation.from_rotvec(step[:3]).as_matrix(), step[3:6])
+    return _Fit(fit.similarity.then(change), fit.shape + step[-len(fit.shape) :])
+
+
+def _solve(jacobian: np.ndarray, residual: np.ndarray, *, weight: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """Return the step (parameters,) of weighted, regularised least squares.
+
+    The last parameters, the shape's, are drawn to the mean shape; the others only as far as the points leave them open.
+    """
+    square = jacobian.T @ (weight[:, None] * jacobian)
+    regularisation = np.full(len(square), DAMPING * np.trace(square) / len(square))
+    regularisation[-len(shape) :] = SHAPE_STIFFNESS_MM**2 * weight.sum()
+    goal = np.zeros(len(square))
+    goal[-len(shape) :] = -shape
+    right = jacobian.T @ (weight * residual) + regularisation * goal
+    return np.linalg.solve(square + np.diag(regularisation), right)
+
+
+def _weight_width(progress: float) -> float:
+    """Return the width in mm of the robust weights at a share of the way from the first round to the last."""
+    return FIRST_WEIGHT_WIDTH_MM * (LAST_WEIGHT_WIDTH_MM / FIRST_WEIGHT_WIDTH_MM) ** progress
+
+
+def _robust_weight(distance: np.ndarray, width: float) -> np.ndarray:
+    """Return the weight of a match at each distance (Geman and McClure 1985)."""
+    return 1 / (1 + (distance / width) ** 2) ** 2
+
+
+def _evaluate(cloud: PointCloud, template: Template, fit: _Fit) -> Registration:
+    """Return how well a fit aligns a scan with the template of its shape."""
+    moved, target = fit.similarity.transform_cloud(cloud), template.deformed(fit.shape)
+    # Shoulders and what else lies outside the box is cut off later.
+    low, high = template.head_box
+    in_box = moved.points[((moved.points > low) & (moved.points < high)).all(1)]
+    if len(in_box) < MIN_SHARE_IN_BOX * len(moved.points):
+        return Registration(fit.similarity, np.inf, np.inf, -1.0)
+    face = target[template.relief_points]
+    return Registration(
+        fit.similarity,
+        residual_mm=_trimmed_mean(cKDTree(target).query(in_box)[0]),
+        face_mm=_trimmed_mean(cKDTree(moved.points).query(face)[0]),
+        relief=_compare_relief(moved, template, face),
+    )
+
+
+def _trimmed_mean(distances: np.ndarray) -> float:
+    return float(np.sort(distances)[: int(TRIMMED_SHARE * len(distances))].mean())
+
+
+def _compare_relief(cloud: PointCloud, template: Template, face: Float[np.ndarray, "relief 3"]) -> float:
+    """Return the correlation of a cloud's relief about the face's points with the template's.
+
+    The relief is how normals differ from the mean normal about them: nose, brows and chin. An egg has none, and a head
+    upside down has it elsewhere.
+    """
+    normals, reached = smooth_normals(cloud, face)
+    if not reached.any():
+        return -1.0
+    smoothing = template.relief_smoothing * reached
+    smoothing /= smoothing.sum(1, keepdims=True) + EPSILON
+    ours = (normals - smoothing @ normals)[reached]
+    theirs = (template.relief_normals - smoothing @ template.relief_normals)[reached]
+    correlation = (ours * theirs).sum() / max(np.sqrt((ours**2).sum() * (theirs**2).sum()), MIN_NORM)
+    return float(correlation * min(1.0, reached.mean() / MAY_BE_MISSING))

@@ -1,0 +1,98 @@
+"""Synthetic heads: closed heads of different people, the same for the same seed."""
+
+import csv
+
+import numpy as np
+import pytest
+import trimesh
+from support import ONE_THREAD
+
+from hyperdiffusion.data import synthetic_heads
+from hyperdiffusion.data.synthetic_heads import HeadModel, write_heads
+from overfit.runtime.errors import BadInput
+
+
+@pytest.fixture(scope="module")
+def model() -> HeadModel:
+    pytest.importorskip("anny")
+    pytest.importorskip("manifold3d")
+    return HeadModel()
+
+
+@pytest.fixture(scope="module")
+def meshes(model) -> list[trimesh.Trimesh]:
+    return [model.mesh(model.person(np.random.default_rng(seed))) for seed in range(5)]
+
+
+def test_heads_are_watertight_single_components_of_human_size_cut_by_a_plane(meshes):
+    for mesh in meshes:
+        assert mesh.is_watertight and mesh.body_count == 1
+        # From a child's head to that of a giant with his neck.
+        assert 1.5e6 < mesh.volume < 8e6
+        assert 130 < np.ptp(mesh.bounds, axis=0)[1] < 330
+        cut = (mesh.triangles_center[:, 1] < mesh.bounds[0][1] + 1e-3) & (mesh.face_normals[:, 1] < -0.999)
+        # A neck of 5 to 18 cm in diameter.
+        assert 2000 < mesh.area_faces[cut].sum() < 25_000
+
+
+def test_the_face_looks_along_z_between_symmetric_ears(meshes):
+    mesh = meshes[0]
+    nose = mesh.vertices[mesh.vertices[:, 2].argmax()]
+    assert abs(nose[0]) < 10 and -80 < nose[1] < 20
+    assert mesh.bounds[0][0] == pytest.approx(-mesh.bounds[1][0], abs=5)
+
+
+def test_people_differ(meshes):
+    sizes = np.array([np.ptp(mesh.bounds, axis=0) for mesh in meshes])
+    assert (sizes.std(0) > 3).all()
+
+
+def test_people_show_at_most_the_given_number_of_faint_expressions(model):
+    people = [model.person(np.random.default_rng(seed), expressions=3) for seed in range(20)]
+    assert {len(person.actions) for person in people} == {0, 1, 2, 3}
+    assert all(0 <= strength <= 0.4 for person in people for strength in person.actions.values())
+    assert all(-1 <= value <= 1 for person in people for value in person.local.values())
+
+
+def test_body_vertices_correspond_and_contain_the_head(model, meshes):
+    person = model.person(np.random.default_rng(0))
+    vertices = model.body_vertices(person)
+    assert vertices.shape == model.body_vertices(model.person(np.random.default_rng(1))).shape
+    # Nearly all of the head's vertices are the body's; the others are where it is cut and filled.
+    distances = np.linalg.norm(meshes[0].vertices[::50, None] - vertices[None], axis=2).min(1)
+    assert np.mean(distances < 1e-3) > 0.8
+
+
+def test_head_k_of_a_seed_does_not_depend_on_the_count_and_is_described(model, tmp_path, monkeypatch):
+    # Loading takes seconds.
+    monkeypatch.setattr(synthetic_heads, "HeadModel", lambda: model)
+    write_heads(tmp_path / "one", 1, seed=5, machine=ONE_THREAD)
+    paths = write_heads(tmp_path / "two", 2, seed=5, machine=ONE_THREAD)
+    assert paths[0].read_bytes() == (tmp_path / "one" / paths[0].name).read_bytes()
+    with open(tmp_path / "two" / "heads.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [path.name for path in paths]
+    assert 0.3 <= float(rows[0]["age"]) <= 1 and rows[0]["age"] != rows[1]["age"]
+    assert trimesh.load_mesh(paths[0]).is_watertight
+
+
+def test_existing_heads_are_kept(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic_heads, "HeadModel", lambda: model)
+    (path,) = write_heads(tmp_path, 1, machine=ONE_THREAD)
+    path.write_text("kept")
+    paths = write_heads(tmp_path, 2, machine=ONE_THREAD)
+    assert path.read_text() == "kept" and paths[1].exists()
+
+
+def test_nothing_is_loaded_if_all_heads_exist(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic_heads, "HeadModel", lambda: pytest.fail("loaded"))
+    for name in ("head_000_00000.ply", "heads.csv"):
+        (tmp_path / name).touch()
+    assert write_heads(tmp_path, 1) == [tmp_path / "head_000_00000.ply"]
+
+
+@pytest.mark.parametrize("options", [{"count": 0}, {"count": -5}, {"count": 10**9}, {"seed": -1}, {"expressions": -1}])
+def test_counts_and_seeds_are_bounded(tmp_path, options):
+    ((name, value),) = options.items()
+    with pytest.raises(BadInput, match=f"`{name}={value}`"):
+        write_heads(tmp_path, **options)

@@ -1,0 +1,127 @@
+"""Checkpoints: what is read is what was written; other files, other versions and damage are refused."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from hyperdiffusion import TrainingConfig, sample
+from hyperdiffusion.diffusion import checkpoint as module
+from hyperdiffusion.diffusion import checkpoint_v3
+from hyperdiffusion.diffusion.checkpoint import CHECKPOINT, VERSION, Checkpoint
+from overfit import BadInput, NeuralHead, Store
+
+
+def rewritten(path, target, change):
+    """The checkpoint with its description changed."""
+    with safe_open(path, "pt") as file:
+        tensors, description = (
+            {name: file.get_tensor(name) for name in file.keys()},
+            json.loads(file.metadata()[CHECKPOINT]),
+        )
+    change(description)
+    save_file(tensors, target, {CHECKPOINT: json.dumps(description)})
+    return target
+
+
+def test_what_is_loaded_is_what_was_saved(small_store, model, trained, tmp_path):
+    store = Store(small_store)
+    assert (model.field, model.cube) == (store.field, store.cube)
+    model.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == trained.read_bytes()
+    head = model.head(sample(model, 1)[0])
+    assert isinstance(head, NeuralHead) and (head.field, head.cube) == (store.field, store.cube)
+
+
+def test_the_shipped_checkpoint_is_complete():
+    shipped = Checkpoint.shipped()
+    assert shipped.field.size == 36_737 == shipped.coordinates.basis.shape[1]
+    assert shipped.training.best_step > 0 and "x Gaussian baseline" in shipped.training.summary()
+    # It was converted from version 3: every setting has its present name.
+    settings, present = shipped.training.settings, asdict(TrainingConfig())
+    assert set(settings) == set(present)
+    for group in ("latent_space", "transformer", "noise_schedule"):
+        assert set(settings[group]) == set(present[group])
+
+
+def test_an_installation_without_a_checkpoint_says_so(monkeypatch):
+    monkeypatch.setattr(module, "SHIPPED_FILE", "missing.safetensors")
+    with pytest.raises(BadInput, match="no checkpoint is installed"):
+        Checkpoint.shipped()
+    monkeypatch.setattr(module, "SHIPPED_PACKAGE", "hyperdiffusion.missing")
+    with pytest.raises(BadInput, match="no checkpoint is installed"):
+        Checkpoint.shipped()
+
+
+def test_checkpoints_of_version_3_give_the_same_samples(model, trained, tmp_path):
+    """Written under the old names, by the table read backwards."""
+
+    def old(values, names):
+        backwards = {new: name for name, new in names.items()}
+        return {backwards.get(name, name): value for name, value in values.items()}
+
+    with safe_open(trained, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        description = json.loads(file.metadata()[CHECKPOINT])
+    settings = description["training"]["settings"]
+    for part, names in (
+        ("latent_space", checkpoint_v3.LATENT_SPACE),
+        ("transformer", checkpoint_v3.TRANSFORMER),
+        ("noise_schedule", checkpoint_v3.NOISE_SCHEDULE),
+    ):
+        settings[part] = old(settings[part], names)
+    settings["coordinates"] = "weights"
+    description["training"] = old(
+        description["training"] | {"settings": old(settings, checkpoint_v3.SETTINGS)}, checkpoint_v3.TRAINING
+    ) | {"kind": "hyperdiffusion training state"}
+    description["transformer"] = old(description["transformer"], checkpoint_v3.TRANSFORMER)
+    description["noise_schedule"] = old(description["noise_schedule"], checkpoint_v3.NOISE_SCHEDULE)
+    description = old(description, checkpoint_v3.DESCRIPTION) | {"version": 3, "kind": CHECKPOINT}
+    assert {"shape", "schedule"} < set(description) and "axes" in settings["latent_space"]
+    path = tmp_path / "old"
+    save_file(old(tensors, checkpoint_v3.TENSORS), path, {"about": json.dumps(description)})
+    loaded = Checkpoint.load(path)
+    assert torch.equal(sample(loaded, 2), sample(model, 2)) and loaded.training == model.training
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-100],
+        lambda content: content[:20],
+        lambda content: b"",
+        lambda content: b"PK\x03\x04" + content,
+    ],
+)
+def test_a_damaged_file_is_refused(trained, tmp_path, damage):
+    path = tmp_path / "damaged"
+    path.write_bytes(damage(trained.read_bytes()))
+    with pytest.raises(BadInput, match="not a complete safetensors file"):
+        Checkpoint.load(path)
+
+
+def test_an_incomplete_description_is_refused(trained, tmp_path):
+    path = rewritten(trained, tmp_path / "damaged", lambda description: description.pop("field"))
+    with pytest.raises(BadInput, match="a damaged checkpoint"):
+        Checkpoint.load(path)
+
+
+def test_other_files_and_folders_are_refused(small_store, tmp_path):
+    with pytest.raises(BadInput, match="a store, not a checkpoint; make a checkpoint with `hyperdiffusion train"):
+        Checkpoint.load(small_store)
+    with pytest.raises(BadInput, match="another kind of file, not a checkpoint"):
+        Checkpoint.load(small_store / "shards" / "000000.safetensors")
+    with pytest.raises(BadInput, match="a folder where a file is expected"):
+        Checkpoint.load(tmp_path)
+    with pytest.raises(BadInput, match="no such file"):
+        Checkpoint.load(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("version, words", [(VERSION + 1, "a newer version"), (2, "an older version")])
+def test_checkpoints_of_other_versions_are_refused(trained, tmp_path, version, words):
+    path = rewritten(trained, tmp_path / "other", lambda description: description.update(version=version))
+    with pytest.raises(BadInput, match=words):
+        Checkpoint.load(path)

@@ -1,0 +1,96 @@
+"""A batch: each scan gets a fit of its own, or the reason why it has none."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from support import SMALL, ellipsoid
+
+from overfit import BadInput, Cube, Field, LabelConfig, OverfitConfig, Scan
+from overfit.fit_batch import TEST_EVERY, fit_batch, label_scan
+
+CUBE = Cube((0.0, 0.0, 0.0), 150.0)
+CPU = torch.device("cpu")
+CONFIG = dataclasses.replace(
+    SMALL,
+    field=Field(hidden=(32, 32, 32)),
+    # Fits as short as these have hundreds of strays.
+    repair=False,
+    max_error_mm=1e6,
+    fit=dataclasses.replace(SMALL.fit, steps=20, first_steps=20),
+)
+START = CONFIG.field.initial(torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def scans(tmp_path) -> list[Scan]:
+    """A sphere, an ellipsoid, and a square that encloses nothing."""
+    flat = trimesh.creation.box((100, 100, 100)).subdivide().subdivide().subdivide()
+    flat.update_faces(flat.triangles_center[:, 2] > 49)
+    for name, mesh in {"a": ellipsoid((90,) * 3), "b": ellipsoid((70, 110, 80)), "c": flat}.items():
+        mesh.export(tmp_path / f"{name}.ply")
+    return [Scan(f"{name}.ply", tmp_path / f"{name}.ply") for name in "abc"]
+
+
+def test_scans_are_fitted_and_measured_and_those_without_a_volume_are_skipped(scans):
+    steps: list[int] = []
+    result = fit_batch(scans, START, CUBE, CONFIG, CPU, progress=steps.append)
+    assert [record.name for record in result.records] == ["a.ply", "b.ply"]
+    assert result.weights.shape == (2, CONFIG.field.size)
+    assert [one.name for one in result.skipped] == ["c.ply"]
+    assert "c.ply: encloses no volume" in result.skipped[0].reason
+    assert sum(steps) == 2 * CONFIG.fit.steps
+    assert all(0 <= record.iou <= 1 for record in result.records)
+
+
+def test_a_batch_of_unusable_scans_has_no_fits(scans):
+    result = fit_batch(scans[2:], START, CUBE, CONFIG, CPU)
+    assert not result.records and result.weights.shape == (0, CONFIG.field.size) and len(result.skipped) == 1
+
+
+def test_a_fit_with_a_large_error_is_done_again_from_scratch(scans):
+    strict = dataclasses.replace(
+        CONFIG, repair=True, max_error_mm=5.0, fit=dataclasses.replace(CONFIG.fit, first_steps=300, lr=1e-2)
+    )
+    # A network without a surface, which a few steps do not change.
+    nothing = torch.zeros(CONFIG.field.size)
+    nothing[-1] = -100
+    (record,) = fit_batch(scans[:1], nothing, CUBE, strict, CPU).records
+    assert record.error_mm < 5
+    hopeless = dataclasses.replace(strict, max_error_mm=0.001)
+    (skipped,) = fit_batch(scans[:1], nothing, CUBE, hopeless, CPU).skipped
+    assert "a.ply: no fit within 0.001 mm" in skipped.reason and "raise `max_error_mm`" in skipped.reason
+
+
+def test_labels_of_a_scan_are_split_into_training_and_test(scans):
+    labelled = label_scan(scans[0], CUBE, CONFIG)
+    total = CONFIG.labels.near_points + CONFIG.labels.band_points + CONFIG.labels.uniform_points
+    assert len(labelled.training) == pytest.approx(total, abs=2)
+    assert len(labelled.test) == pytest.approx(total / (TEST_EVERY - 1), abs=2)
+    training, test = (set(map(tuple, part.points.tolist())) for part in (labelled.training, labelled.test))
+    assert not training & test
+
+
+def test_labels_of_a_scan_depend_on_its_name_and_not_on_its_place(scans, tmp_path):
+    moved = scans[0].path.rename(tmp_path / "elsewhere.ply")
+    first = label_scan(Scan("a.ply", moved), CUBE, CONFIG)
+    other = label_scan(Scan("elsewhere.ply", moved), CUBE, CONFIG)
+    again = label_scan(Scan("a.ply", moved), CUBE, CONFIG)
+    assert np.array_equal(first.training.points, again.training.points)
+    assert not np.array_equal(first.training.points, other.training.points)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"field": Field(coordinates=4)}, "`coordinates=4`: scans have 3"),
+        ({"margin": -0.1}, "`margin=-0.1`: give 0 or more"),
+        ({"check_resolution": 10}, "`check_resolution=10`: give 11 to 1024"),
+        ({"labels": LabelConfig(near_points=100, band_points=100, uniform_points=100)}, "300 in all"),
+    ],
+)
+def test_settings_that_scans_cannot_be_fitted_with_are_refused(changes, message):
+    with pytest.raises(BadInput, match=message):
+        OverfitConfig(**changes)

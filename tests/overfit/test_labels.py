@@ -1,0 +1,98 @@
+"""Labels of spheres, whose signed distance is known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from support import ellipsoid
+
+from overfit import BadInput, Cube, LabelConfig
+from overfit import labels as labels_module
+from overfit.labels import LabelBatch, Labels, label_mesh
+
+RADIUS = 100.0
+CUBE = Cube((0.0, 0.0, 0.0), 150.0)
+FEW = LabelConfig(near_points=4000, band_points=1000, uniform_points=1000)
+
+
+def sphere() -> trimesh.Trimesh:
+    return ellipsoid((RADIUS,) * 3, subdivisions=4)
+
+
+def true_distance(labels: Labels) -> np.ndarray:
+    return np.linalg.norm(CUBE.to_millimetres(labels.points), axis=1) - RADIUS
+
+
+def labels_of(mesh: trimesh.Trimesh, seed: int = 0, **changes) -> Labels:
+    return label_mesh(mesh, CUBE, config=dataclasses.replace(FEW, **changes), rng=np.random.default_rng(seed))
+
+
+def test_labels_have_the_true_distances_at_the_places_that_the_config_names():
+    labels = labels_of(sphere())
+    assert labels.points.shape == (6000, 3) and labels.points.dtype == labels.distance.dtype == np.float32
+    # The distance of normally distributed offsets from a plane has the mean sigma sqrt(2 / pi).
+    near, band = np.abs(labels.distance[:4000]), np.abs(labels.distance[4000:5000])
+    assert near.mean() == pytest.approx(FEW.near_sigma_mm * np.sqrt(2 / np.pi), rel=0.1)
+    assert band.mean() == pytest.approx(FEW.band_sigma_mm * np.sqrt(2 / np.pi), rel=0.1)
+    assert np.abs(labels.points[5000:]).max() <= 1 and np.abs(labels.points[5000:].mean()) < 0.05
+    np.testing.assert_allclose(labels.distance, true_distance(labels), atol=0.4)
+
+
+def test_near_points_may_be_as_far_from_the_surface_as_a_share_of_the_cube():
+    labels = labels_of(sphere(), near_sigma_share=0.01, band_points=0, uniform_points=0, gap_mm=0.0)
+    # Of an offset in three dimensions, one is across the surface.
+    assert labels.distance.std() == pytest.approx(0.01 * 2 * CUBE.half, abs=0.15)
+
+
+def test_labels_depend_only_on_the_generator():
+    first, again, other = (labels_of(sphere(), seed) for seed in (0, 0, 1))
+    assert np.array_equal(first.points, again.points) and not np.array_equal(first.points, other.points)
+
+
+def test_a_narrow_gap_is_labelled_as_inside():
+    lower, upper = (trimesh.creation.box((100, 100, 50)) for _ in range(2))
+    lower.apply_translation([0, 0, -25.25])
+    upper.apply_translation([0, 0, 25.25])
+    plain, closed = (labels_of(lower + upper, gap_mm=gap, uniform_points=20_000) for gap in (0.0, 0.8))
+
+    def between(labels: Labels) -> np.ndarray:
+        at = CUBE.to_millimetres(labels.points)
+        return labels.distance[(np.abs(at[:, 2]) < 0.2) & (np.abs(at[:, :2]) < 45).all(1)]
+
+    assert (between(plain) > 0).all() and (between(closed) == np.float32(-0.4)).all()
+    # Points that start in the gap stay there.
+    assert len(between(closed)) > len(between(plain)) > 0
+
+
+def test_a_surface_that_encloses_nothing_is_refused():
+    plane = trimesh.Trimesh([[-100, -100, 0], [100, -100, 0], [0, 100, 0]], [[0, 1, 2]], process=False)
+    with pytest.raises(BadInput, match="encloses no volume"):
+        labels_of(plane.subdivide_loop(4))
+
+
+def test_the_sign_method_decides_who_measures(monkeypatch):
+    monkeypatch.setattr(labels_module, "depth_scan_distance", lambda mesh, points: np.full(len(points), -7.0))
+    assert (labels_of(sphere(), sign_method="mesh-to-sdf", gap_mm=0.0).distance == -7).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"face_share": 0.9, "detail_share": 0.2}, "`face_share=0.9`, `detail_share=0.2`"),
+        ({"face_share": -0.1}, "`face_share=-0.1`: give 0 or more"),
+        ({"near_points": -1}, "`near_points=-1`: give 0 or more"),
+        ({"gap_mm": float("nan")}, "`gap_mm=nan`: give 0 or more"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(changes, message):
+    with pytest.raises(BadInput, match=message):
+        LabelConfig(**changes)
+
+
+def test_labels_of_several_scans_are_stacked_in_their_order():
+    first, second = (labels_of(sphere(), seed) for seed in (0, 1))
+    batch = LabelBatch.stack([first[:10], second[:10]], torch.device("cpu"))
+    np.testing.assert_array_equal(batch.points[1], second.points[:10])
+    np.testing.assert_array_equal(batch.distance[0], first.distance[:10])

@@ -153,7 +153,7 @@ def ours(task: Task) -> Meshes:
     """Our method at the default settings, which stops by itself and repairs its samples."""
     # A finished checkpoint is read.
     checkpoint = train(
-        task.config.store, task.out / "ours.safetensors", task.config.training, machine=task.config.machine
+        task.config.store, task.out / "ours.safetensors", config=task.config.training, machine=task.config.machine
     )
     return task.decoded("ours", sample(checkpoint, task.count), repair=True)
 
@@ -389,7 +389,7 @@ def _trained_for_time(task: Task, name: str, config: TrainingConfig) -> Checkpoi
     steps = _read_steps(task, name)
     assert steps is not None
     return train(
-        task.config.store, path, replace(config, steps=steps), machine=task.config.machine, compile=_compiles()
+        task.config.store, path, config=replace(config, steps=steps), machine=task.config.machine, compile=_compiles()
     )
 
 
@@ -403,7 +403,7 @@ def _affordable_steps(task: Task, config: TrainingConfig) -> int:
             train(
                 task.config.store,
                 Path(folder) / "trial.safetensors",
-                trial,
+                config=trial,
                 machine=task.config.machine,
                 compile=_compiles(),
             )

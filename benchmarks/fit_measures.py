@@ -1,6 +1,6 @@
 """What the benchmarks of stage 1 measure: fits and their scans in, errors and midpoints out."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -8,19 +8,26 @@ import torch
 import trimesh
 from jaxtyping import Float
 
-from overfit import Cube, DecodeConfig, NeuralHead, OverfitConfig, Scan, decode, surface_error
-from overfit.fit import fit
-from overfit.fit_batch import label_scan
-from overfit.fit_metrics import face_normal_error
-from overfit.geometry.mesh import connected_components
-from overfit.labels import LabelBatch
+from overfit import (
+    Cube,
+    DecodeConfig,
+    LabelBatch,
+    NeuralHead,
+    OverfitConfig,
+    Scan,
+    connected_components,
+    decode,
+    face_normal_error,
+    fit_first,
+    label_scan,
+    surface_error,
+)
 
 
 def first_fit(scan: Scan, cube: Cube, *, config: OverfitConfig, device: torch.device) -> Float[torch.Tensor, " P"]:
     """Return the network from which the other fits start, as `overfit` makes it."""
-    start = config.field.initial(torch.Generator().manual_seed(config.fit.seed))
-    labels = LabelBatch.stack([label_scan(scan, cube, config).training], device)
-    return fit(config.field, start, labels, config=replace(config.fit, steps=config.fit.first_steps))[0].cpu()
+    labels = LabelBatch.stack([label_scan(scan, cube, config=config).training], device)
+    return fit_first(labels, config).cpu()
 
 
 def fit_errors(head: NeuralHead, scan: trimesh.Trimesh, *, resolution: int) -> dict[str, float]:

@@ -21,10 +21,20 @@ from fit_measures import fit_errors, mean_of, midpoint_errors
 from results_io import BenchmarkOptions, run_benchmark, write_result
 from tables import markdown_table
 
-from hyperdiffusion import write_contact_sheet
-from hyperdiffusion.evaluation.metrics import chamfer_distances, compare_sets, sample_point_clouds
-from overfit import DecodeConfig, Fits, Machine, NeuralHead, RunContext, Scan, Store, decode, find_scans, read_prepared
-from overfit.runtime.workers import run_tasks_in_order
+from hyperdiffusion import chamfer_distances, compare_sets, sample_point_clouds, write_contact_sheet
+from overfit import (
+    DecodeConfig,
+    Fits,
+    Machine,
+    NeuralHead,
+    RunContext,
+    Scan,
+    Store,
+    decode,
+    find_scans,
+    read_prepared,
+    run_tasks_in_order,
+)
 
 # Heads in the picture, pixels of a view, and by how many degrees heads are turned.
 SHOWN = 8

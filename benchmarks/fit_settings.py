@@ -21,8 +21,17 @@ from columns import FIT_SETTINGS
 from fit_measures import first_fit, fit_errors, mean_of, midpoint_errors
 from results_io import BenchmarkOptions, publish, run_benchmark
 
-from overfit import Cube, Machine, NeuralHead, OverfitConfig, Scan, find_scans, read_prepared
-from overfit.fit_batch import fit_batch
+from overfit import (
+    BatchSetup,
+    Cube,
+    Machine,
+    NeuralHead,
+    OverfitConfig,
+    Scan,
+    find_scans,
+    fit_scan_batch,
+    read_prepared,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +83,7 @@ def _fit(scans: Sequence[Scan], cube: Cube, config: OverfitConfig) -> tuple[list
     cpu = torch.device("cpu")
     base = first_fit(scans[0], cube, config=config, device=cpu)
     start = time.perf_counter()
-    weights = fit_batch(scans[1:], base, cube, config, cpu).weights
+    weights = fit_scan_batch(scans[1:], BatchSetup(base, cube, config, cpu)).weights
     seconds = time.perf_counter() - start
     return [NeuralHead(config.field, cube, row) for row in weights], seconds
 

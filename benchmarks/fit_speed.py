@@ -26,7 +26,9 @@ from results_io import BenchmarkOptions, publish, run_benchmark
 from tables import markdown_table
 
 from overfit import (
+    BATCH_SIZE,
     PRESETS,
+    BatchSetup,
     Cube,
     DecodeConfig,
     NeuralHead,
@@ -35,12 +37,11 @@ from overfit import (
     Scan,
     decode,
     find_scans,
+    fit_scan_batch,
     read_prepared,
+    run_tasks_in_order,
     surface_error,
 )
-from overfit.fit_batch import fit_batch
-from overfit.fit_scans import BATCH_SIZE
-from overfit.runtime.workers import run_tasks_in_order
 
 # Heads of each method whose error is measured.
 MEASURED = 4
@@ -161,9 +162,12 @@ def _fit(
 ) -> torch.Tensor:
     """Return the fits (heads, P): the published ones one after another, ours in the workers of `overfit`."""
     batches = [scans[start : start + method.batch_size] for start in range(0, len(scans), method.batch_size)]
-    tasks = [(batch, base, cube, config, context.device) for batch in batches]
+    setup = BatchSetup(base, cube, config, context.device)
+    tasks = [(batch, setup) for batch in batches]
     cores = 1 if method.batch_size == 1 else max(2, context.cores)
-    return torch.cat([batch.weights for batch in run_tasks_in_order(fit_batch, tasks, replace(context, cores=cores))])
+    return torch.cat(
+        [batch.weights for batch in run_tasks_in_order(fit_scan_batch, tasks, replace(context, cores=cores))]
+    )
 
 
 def _error(head: NeuralHead, scan: Scan, resolution: int) -> float:

@@ -15,7 +15,7 @@ import torch
 from columns import METRICS_SPEED
 from results_io import BenchmarkOptions, publish, run_benchmark
 
-from hyperdiffusion.evaluation.metrics import POINTS_PER_HEAD, chamfer_distances, earth_mover_distances
+from hyperdiffusion import POINTS_PER_HEAD, chamfer_distances, earth_mover_distances
 
 # Range of an ellipsoid's half axes in millimetres.
 MIN_RADII = (70, 100, 80)

@@ -22,8 +22,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from overfit import BadInput
-from overfit.geometry.mesh import igl_arrays, on_face_front, sample_points
+from overfit import BadInput, igl_arrays, on_face_front, sample_points
 
 # Iterations of the alignment.
 ICP_ITERATIONS = 60

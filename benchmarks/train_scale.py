@@ -22,8 +22,9 @@ from results_io import BenchmarkOptions, publish, run_benchmark
 from tqdm import tqdm
 
 from overfit import Cube, Field, FitRecord, Store
-from overfit.store import SCANS_PER_FILE
 
+# Heads that are added to the store at once.
+HEADS_AT_ONCE = 1024
 # Optimizer steps of the training.
 STEPS = 50
 # Heads from which principal components are computed.
@@ -90,13 +91,13 @@ def _filled_store(folder: Path, heads: int) -> Store:
     store = Store.create(folder, field=field, cube=Cube((0.0, 0.0, 0.0), 150.0), settings={})
     generator = torch.Generator().manual_seed(0)
     shared = torch.randn(SHARED_RANK, field.size, generator=generator)
-    for start in tqdm(range(0, heads, SCANS_PER_FILE), desc="filling the store", unit="part"):
-        count = min(SCANS_PER_FILE, heads - start)
+    for start in tqdm(range(0, heads, HEADS_AT_ONCE), desc="filling the store", unit="part"):
+        count = min(HEADS_AT_ONCE, heads - start)
         own = torch.randn(count, field.size, generator=generator)
         weights = torch.randn(count, SHARED_RANK, generator=generator) @ shared + own
         names = [f"{index:07d}" for index in range(start, start + count)]
         store.add(
-            start // SCANS_PER_FILE, WEIGHT_SCALE * weights, [FitRecord(name, name, 1.0, 0.1, 0.1, 1) for name in names]
+            start // HEADS_AT_ONCE, WEIGHT_SCALE * weights, [FitRecord(name, name, 1.0, 0.1, 0.1, 1) for name in names]
         )
         store.merge()
     return store

@@ -6,9 +6,9 @@ from hyperdiffusion.data.synthetic_heads import HeadModel, Person, write_heads
 from hyperdiffusion.demo import run_demo
 from hyperdiffusion.diffusion.checkpoint import Checkpoint, TrainingRecord
 from hyperdiffusion.diffusion.coordinates import LatentCoordinates, WeightCoordinates
-from hyperdiffusion.diffusion.denoiser import TransformerConfig
+from hyperdiffusion.diffusion.denoiser import TokenTransformer, TransformerConfig, sinusoidal_embedding
 from hyperdiffusion.diffusion.distributed import is_main_process
-from hyperdiffusion.diffusion.encode import LatentSpaceConfig
+from hyperdiffusion.diffusion.encode import LatentSpaceConfig, code_optimizer, code_table
 from hyperdiffusion.diffusion.encode_store import train_val_split
 from hyperdiffusion.diffusion.generate import SamplingConfig, sample
 from hyperdiffusion.diffusion.interpolate import (
@@ -18,11 +18,19 @@ from hyperdiffusion.diffusion.interpolate import (
     interpolate_in_noise,
     mix_layers,
 )
+from hyperdiffusion.diffusion.samplers import SampleNoise, ddim, ddpm, dpm, ode
 from hyperdiffusion.diffusion.schedule import NoiseSchedule
 from hyperdiffusion.diffusion.train import Wandb, train
 from hyperdiffusion.diffusion.training_config import TrainingConfig
 from hyperdiffusion.diffusion.write_samples import WrittenHeads, write_between, write_samples
 from hyperdiffusion.evaluation.evaluate import evaluate, evaluate_sets
+from hyperdiffusion.evaluation.metrics import (
+    POINTS_PER_HEAD,
+    chamfer_distances,
+    compare_sets,
+    earth_mover_distances,
+    sample_point_clouds,
+)
 from hyperdiffusion.evaluation.report import EvaluationReport
 from hyperdiffusion.evaluation.set_metrics import (
     EvaluationConfig,
@@ -38,6 +46,7 @@ from hyperdiffusion.rendering.render import Camera, render
 __version__ = version("hyperdiffusion-heads")
 
 __all__ = [
+    "POINTS_PER_HEAD",
     "PRESETS",
     "Camera",
     "Checkpoint",
@@ -49,15 +58,26 @@ __all__ = [
     "NoiseSchedule",
     "Person",
     "ReferenceHeads",
+    "SampleNoise",
     "SamplingConfig",
     "SetMetrics",
+    "TokenTransformer",
     "TrainingConfig",
     "TrainingRecord",
     "TransformerConfig",
     "Wandb",
     "WeightCoordinates",
     "WrittenHeads",
+    "__version__",
+    "chamfer_distances",
+    "code_optimizer",
+    "code_table",
+    "compare_sets",
+    "ddim",
+    "ddpm",
+    "dpm",
     "draw_preparation",
+    "earth_mover_distances",
     "evaluate",
     "evaluate_meshes",
     "evaluate_point_clouds",
@@ -68,9 +88,12 @@ __all__ = [
     "interpolate_in_noise",
     "is_main_process",
     "mix_layers",
+    "ode",
     "render",
     "run_demo",
     "sample",
+    "sample_point_clouds",
+    "sinusoidal_embedding",
     "train",
     "train_val_split",
     "write_between",

@@ -79,7 +79,7 @@ def prepare(
 
 
 def _prepare(scans: Path, out: Path, preparation: stage1.PreparationConfig, machine: Machine) -> stage1.PrepareResult:
-    result = stage1.prepare(scans, out, preparation, machine=machine, draw=stage2.draw_preparation)
+    result = stage1.prepare(scans, out, config=preparation, machine=machine, draw=stage2.draw_preparation)
     stage2.write_preparation_sheets(result.reports, out)
     kept = len(result.kept)
     counts = f"{len(result.heads) - kept} prepared, {kept} kept from before, {len(result.skipped)} skipped"
@@ -128,7 +128,7 @@ def overfit(
         # The heads are in millimetres, whatever the scans are in.
         config = replace(config, unit="auto")
         source = _prepare(scans, stage1.prepared_folder(store, config), preparation, machine).heads
-    result = stage1.overfit(source, store, config, machine=machine, batch_size=batch_size, ray=ray)
+    result = stage1.overfit(source, store, config=config, machine=machine, batch_size=batch_size, ray=ray)
     errors = sorted(record.error_mm for record in result.records)
     print(f"{len(result.fitted)} fitted, {len(result.kept)} kept from before, {len(result.skipped)} skipped")
     if errors:
@@ -195,7 +195,7 @@ def train(
         compile: Compile the denoiser (torch.compile), which takes a minute before the first step.
     """
     del preset  # main() has made it the default of `training`.
-    model = stage2.train(store, checkpoint, training, machine=machine, wandb=wandb, shard=shard, compile=compile)
+    model = stage2.train(store, checkpoint, config=training, machine=machine, wandb=wandb, shard=shard, compile=compile)
     if stage2.is_main_process():
         print(model.training.summary())
 

@@ -3,33 +3,44 @@
 from overfit.decode import DecodeConfig, decode, try_decode
 from overfit.decode_folder import DecodedHead, MeshFormat, decode_to_folder
 from overfit.field import Field
-from overfit.fit import FitConfig
-from overfit.fit_batch import OverfitConfig
+from overfit.field_labels import FIELD_LOSS, FieldLabels
+from overfit.fit import FitConfig, autocast, losses
+from overfit.fit_batch import BatchResult, BatchSetup, OverfitConfig, fit_first, fit_scan_batch, label_scan
 from overfit.fit_metrics import SurfaceError, face_normal_error, surface_error
-from overfit.fit_scans import OverfitResult, overfit, prepared_folder
+from overfit.fit_scans import BATCH_SIZE, OverfitResult, overfit, prepared_folder
 from overfit.geometry.bounding_cube import Cube
-from overfit.labels import LabelConfig
+from overfit.geometry.mesh import connected_components, igl_arrays, largest_component, on_face_front, sample_points
+from overfit.labels import LabelBatch, LabelConfig, Labels, label_mesh
 from overfit.neural_head import NeuralHead
 from overfit.presets import PRESETS, Preset
 from overfit.runtime.errors import BadInput, Skipped
 from overfit.runtime.machine import Machine, RunContext
-from overfit.scans.formats import PreparedScan, Scan, find_scans, output_names, read_prepared
+from overfit.runtime.workers import run_tasks_in_order
+from overfit.scans.formats import MM_PER_UNIT, PreparedScan, Scan, find_scans, output_names, read_prepared
 from overfit.scans.prepare import PreparationConfig, PreparationReport
 from overfit.scans.prepare_folder import PrepareResult
 from overfit.scans.prepare_folder import prepare_folder as prepare
 from overfit.store import FitRecord, Fits, Store, WeightRows
 
 __all__ = [
+    "BATCH_SIZE",
+    "FIELD_LOSS",
+    "MM_PER_UNIT",
     "PRESETS",
     "BadInput",
+    "BatchResult",
+    "BatchSetup",
     "Cube",
     "DecodeConfig",
     "DecodedHead",
     "Field",
+    "FieldLabels",
     "FitConfig",
     "FitRecord",
     "Fits",
+    "LabelBatch",
     "LabelConfig",
+    "Labels",
     "Machine",
     "MeshFormat",
     "NeuralHead",
@@ -46,15 +57,27 @@ __all__ = [
     "Store",
     "SurfaceError",
     "WeightRows",
+    "autocast",
+    "connected_components",
     "decode",
     "decode_to_folder",
     "face_normal_error",
     "find_scans",
+    "fit_first",
+    "fit_scan_batch",
+    "igl_arrays",
+    "label_mesh",
+    "label_scan",
+    "largest_component",
+    "losses",
+    "on_face_front",
     "output_names",
     "overfit",
     "prepare",
     "prepared_folder",
     "read_prepared",
+    "run_tasks_in_order",
+    "sample_points",
     "surface_error",
     "try_decode",
 ]

@@ -44,7 +44,7 @@ class FieldLabels(LabelBatch):
 
     @classmethod
     def of(
-        cls, field: Field, cube: Cube, weights: Float[torch.Tensor, "heads P"], context: RunContext = RunContext()
+        cls, field: Field, cube: Cube, *, weights: Float[torch.Tensor, "heads P"], context: RunContext = RunContext()
     ) -> "FieldLabels":
         """Return the labels of networks, on the device of their weights."""
         tasks = [(NeuralHead(field, cube, row.cpu().clone()), seed) for seed, row in enumerate(weights)]

@@ -101,29 +101,38 @@ class LabelledScan:
     """Labelled points that measure the fit."""
 
 
-def fit_batch(
-    scans: Sequence[Scan],
-    base: Float[torch.Tensor, " P"],
-    cube: Cube,
-    config: OverfitConfig,
-    device: torch.device,
-    *,
-    progress: OnProgress = lambda steps: None,
+@dataclass(frozen=True)
+class BatchSetup:
+    """What all batches of a store share."""
+
+    base: Float[torch.Tensor, " P"]
+    """The weights that fits start from."""
+    cube: Cube
+    """The store's cube in millimetres."""
+    config: OverfitConfig
+    """How networks are fitted."""
+    device: torch.device
+    """Where they are fitted."""
+
+
+def fit_scan_batch(
+    scans: Sequence[Scan], setup: BatchSetup, *, progress: OnProgress = lambda steps: None
 ) -> BatchResult:
-    """Fit networks to all scans, starting from the weights `base`.
+    """Fit networks to all scans in one computation.
 
     `progress` is called with the number of steps done since the last call, summed over the scans.
     """
+    config = setup.config
     labelled, skipped = [], []
     for scan in scans:
         try:
-            labelled.append(label_scan(scan, cube, config))
+            labelled.append(label_scan(scan, setup.cube, config=config))
         except BadInput as error:
             skipped.append(Skipped(scan.name, str(error)))
     rows, records = [], []
-    fits = _fit_and_repair(labelled, base, cube, config, device, progress) if labelled else []
+    fits = _fit_and_repair(labelled, setup, progress) if labelled else []
     for labelled_scan, fitted in zip(labelled, fits):
-        head, record = _measured_or_refitted(labelled_scan, fitted, config)
+        head, record = _measured_or_refitted(labelled_scan, fitted, setup)
         if record.error_mm > config.max_error_mm:
             skipped.append(_not_fitted(record, config))
         else:
@@ -132,7 +141,16 @@ def fit_batch(
     return BatchResult(torch.stack(rows) if rows else torch.empty(0, config.field.size), records, skipped)
 
 
-def label_scan(scan: Scan, cube: Cube, config: OverfitConfig) -> LabelledScan:
+def fit_first(
+    labels: LabelBatch, config: OverfitConfig, *, on_progress: OnProgress = lambda steps: None
+) -> Float[torch.Tensor, " P"]:
+    """Return the network that all other fits start from: fitted to one scan's labels, from random weights."""
+    start = config.field.initial(torch.Generator().manual_seed(config.fit.seed))
+    first_fit = replace(config.fit, steps=config.fit.first_steps)
+    return fit(config.field, start, labels, config=first_fit, on_progress=on_progress)[0]
+
+
+def label_scan(scan: Scan, cube: Cube, *, config: OverfitConfig) -> LabelledScan:
     """Return a scan with labels, their points drawn from a generator of its own: they do not depend on other scans.
 
     Raises BadInput if the scan cannot be read or encloses no volume.
@@ -161,15 +179,9 @@ def _with_test_points(config: LabelConfig) -> LabelConfig:
     )
 
 
-def _fit_and_repair(
-    scans: Sequence[LabelledScan],
-    start: torch.Tensor,
-    cube: Cube,
-    config: OverfitConfig,
-    device: torch.device,
-    progress: OnProgress,
-) -> list[FittedHead]:
-    """Fits in the order of the scans, started from the weights (P,) and repaired."""
+def _fit_and_repair(scans: Sequence[LabelledScan], setup: BatchSetup, progress: OnProgress) -> list[FittedHead]:
+    """Fits in the order of the scans, repaired."""
+    config, cube, device = setup.config, setup.cube, setup.device
     field = config.field
     labels = [scan.training for scan in scans]
 
@@ -181,7 +193,7 @@ def _fit_and_repair(
 
     rows = fit(
         field,
-        start,
+        setup.base,
         LabelBatch.stack(labels, device),
         config=config.fit,
         on_progress=progress,
@@ -193,17 +205,14 @@ def _fit_and_repair(
     return repair_fits(fits, resolution=config.check_resolution, config=config.fit) if config.repair else fits
 
 
-def _measured_or_refitted(
-    scan: LabelledScan, fitted: FittedHead, config: OverfitConfig
-) -> tuple[NeuralHead, FitRecord]:
+def _measured_or_refitted(scan: LabelledScan, fitted: FittedHead, setup: BatchSetup) -> tuple[NeuralHead, FitRecord]:
     """The fit and its record; if its error is too large, those of another fit that starts from random weights."""
-    record = _measure(scan, fitted)
+    config, record = setup.config, _measure(scan, fitted)
     if record.error_mm <= config.max_error_mm:
         return fitted.head, record
     fresh = config.field.initial(torch.Generator().manual_seed(config.fit.seed + 1))
     long = replace(config, fit=replace(config.fit, steps=config.fit.first_steps))
-    device = fitted.head.weights.device
-    (refitted,) = _fit_and_repair([scan], fresh, fitted.head.cube, long, device, lambda steps: None)
+    (refitted,) = _fit_and_repair([scan], replace(setup, base=fresh, config=long), lambda steps: None)
     return refitted.head, _measure(scan, refitted)
 
 

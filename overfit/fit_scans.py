@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from overfit.fit import fit
-from overfit.fit_batch import BatchResult, OverfitConfig, fit_batch, label_scan
+from overfit.fit_batch import BatchResult, BatchSetup, OverfitConfig, fit_first, fit_scan_batch, label_scan
 from overfit.geometry.bounding_cube import Cube
 from overfit.labels import LabelBatch
 from overfit.runtime.errors import BadInput, Skipped, require_at_least
@@ -118,8 +117,8 @@ class Compute:
 def overfit(
     scans: Path | str | Sequence[Scan],
     store: Path | str,
-    config: OverfitConfig = OverfitConfig(),
     *,
+    config: OverfitConfig = OverfitConfig(),
     machine: Machine = Machine(),
     batch_size: int = 0,
     ray: str | None = None,
@@ -323,10 +322,8 @@ def _batches(found: Sequence[Scan], new: Sequence[Scan], size: int) -> dict[int,
 def _fit_base(store: Store, scans: Sequence[Scan], config: OverfitConfig, context: RunContext) -> None:
     """Fit the network from which all others start, to the first scan that can be labelled."""
     name, labels = _first_labels(store, scans, config, context)
-    start = config.field.initial(torch.Generator().manual_seed(config.fit.seed))
-    first_fit = replace(config.fit, steps=config.fit.first_steps)
-    with context.progress(first_fit.steps, f"first fit ({name})", "step") as bar:
-        store.save_base(fit(config.field, start, labels, config=first_fit, on_progress=bar.update)[0])
+    with context.progress(config.fit.first_steps, f"first fit ({name})", "step") as bar:
+        store.save_base(fit_first(labels, config, on_progress=bar.update))
 
 
 def _first_labels(
@@ -334,7 +331,7 @@ def _first_labels(
 ) -> tuple[str, LabelBatch]:
     for scan in scans:
         try:
-            labels = label_scan(scan, store.cube, config).training
+            labels = label_scan(scan, store.cube, config=config).training
         except BadInput:
             continue  # Its batch reports why.
         return scan.name, LabelBatch.stack([labels], context.device)
@@ -347,16 +344,21 @@ def _fit_batches(
     store: Store, batches: dict[int, list[Scan]], config: OverfitConfig, compute: Compute
 ) -> list[Skipped]:
     """Fit the batches, save each as it is done, and return the scans that could not be fitted."""
-    starts, base, skipped, done = list(batches), store.base, [], 0
-    tasks = [(batches[start], base, store.cube, config, compute.batch_device) for start in starts]
+    if not batches or store.base is None:
+        return []
+    starts = list(batches)
+    setup = BatchSetup(store.base, store.cube, config, compute.batch_device)
+    tasks = [(batches[start], setup) for start in starts]
     total = sum(len(scans) for scans in batches.values())
+    skipped: list[Skipped] = []
+    done = 0
     with compute.context.progress(total, "fitting", "head", bar_format=BAR_FORMAT) as bar:
 
         def on_progress(steps: float) -> None:
             bar.update(min(steps / config.fit.steps, total - bar.n))
 
         result: BatchResult
-        for index, result in compute.run_tasks(fit_batch, tasks, on_progress=on_progress):
+        for index, result in compute.run_tasks(fit_scan_batch, tasks, on_progress=on_progress):
             skipped += result.skipped
             if result.records:
                 store.add(starts[index], result.weights, result.records)

@@ -79,7 +79,7 @@ def revise_labels(
         # The last entry of the weights is the logit's bias.
         grown = torch.cat([row[:-1], row[-1:] + REVISION_GROWTH])
         mesh = try_decode(NeuralHead(field, cube, grown), config)
-        revised.append(label if mesh is None else relabel_strays(label, mesh, cube, np.random.default_rng(0)))
+        revised.append(label if mesh is None else relabel_strays(label, mesh, cube=cube, rng=np.random.default_rng(0)))
     return revised
 
 
@@ -120,7 +120,7 @@ def repair_sample(head: NeuralHead, mesh: trimesh.Trimesh, *, resolution: int) -
     """
     if len(connected_components(mesh)) == 1:
         return mesh
-    own = FieldLabels.of(head.field, head.cube, head.weights[None])
+    own = FieldLabels.of(head.field, head.cube, weights=head.weights[None])
     labels = Labels(own.points[0].cpu().numpy(), own.distance[0].cpu().numpy())
     (repaired,) = repair_fits(
         [FittedHead(head, labels, mesh)], resolution=resolution, config=FIELD_LOSS, rounds=SAMPLE_ROUNDS
@@ -134,7 +134,9 @@ def _repair_round(
     """The fits after one round of relabelling and fitting; each has a mesh."""
     field, cube = fits[0].head.field, fits[0].head.cube
     start = torch.stack([fitted.head.weights for fitted in fits])
-    labels = [relabel_strays(fitted.labels, fitted.mesh, cube, rng) for fitted in fits if fitted.mesh is not None]
+    labels = [
+        relabel_strays(fitted.labels, fitted.mesh, cube=cube, rng=rng) for fitted in fits if fitted.mesh is not None
+    ]
     chosen = LabelBatch.stack([_with_stray_share(label, rng) for label in labels], start.device)
     heads = [NeuralHead(field, cube, row) for row in fit(field, start, chosen, config=config)]
     decode_config = DecodeConfig(resolution, keep_all_components=True)
@@ -148,7 +150,7 @@ def _with_stray_share(label: Labels, rng: np.random.Generator) -> Labels:
     return label[np.r_[rng.choice(own_points, others, replace=False), own_points : len(label)]]
 
 
-def relabel_strays(label: Labels, mesh: trimesh.Trimesh, cube: Cube, rng: np.random.Generator) -> Labels:
+def relabel_strays(label: Labels, mesh: trimesh.Trimesh, *, cube: Cube, rng: np.random.Generator) -> Labels:
     """Return the labels revised in and near all components but the largest.
 
     The last `STRAY_POINTS` points are replaced by points in and near the strays. Without strays, the labels are

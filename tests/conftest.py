@@ -29,7 +29,7 @@ def scan_folder(tmp_path_factory) -> Path:
 def store(scan_folder, tmp_path_factory) -> Path:
     """A store of the six, fitted shortly."""
     folder = tmp_path_factory.mktemp("stores") / "store"
-    overfit(scan_folder, folder, SMALL, machine=ONE_THREAD, batch_size=2)
+    overfit(scan_folder, folder, config=SMALL, machine=ONE_THREAD, batch_size=2)
     return folder
 
 

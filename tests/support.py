@@ -57,7 +57,7 @@ def train_until_killed(store: Path, path: Path, config: TrainingConfig, machine:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(trainer, "step", killed)
         patch.setattr(importlib.import_module("overfit.runtime.throttle"), "SHARE", float("inf"))
-        train(store, path, config, machine=machine)
+        train(store, path, config=config, machine=machine)
     assert not path.exists() and path.with_name(path.name + ".state").exists()
 
 

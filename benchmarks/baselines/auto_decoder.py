@@ -15,11 +15,8 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from baselines.velocity_diffusion import TokenVelocity, cosine_fall, draw_samples, train_denoiser
-from hyperdiffusion import LatentCoordinates, TransformerConfig
-from hyperdiffusion.diffusion.encode import code_optimizer, code_table
-from overfit import Field, Fits, RunContext
-from overfit.field_labels import FIELD_LOSS, FieldLabels
-from overfit.fit import autocast, losses
+from hyperdiffusion import LatentCoordinates, TransformerConfig, code_optimizer, code_table
+from overfit import FIELD_LOSS, Field, FieldLabels, Fits, RunContext, autocast, losses
 
 FIELD = Field(hidden=(256, 256, 256, 256))
 CODE_SIZE = 128
@@ -94,7 +91,7 @@ def auto_decoder_samples(
 def _train_decoder(fits: Fits, seconds: float, context: RunContext) -> tuple[SharedNetwork, torch.Tensor]:
     """Return the shared network and the codes (heads, code)."""
     start = time.monotonic()
-    labels = FieldLabels.of(fits.field, fits.cube, fits.weights, context)
+    labels = FieldLabels.of(fits.field, fits.cube, weights=fits.weights, context=context)
     generator = torch.Generator().manual_seed(0)
     weights = FIELD.initial(generator).requires_grad_()
     shifts = (torch.randn(CODE_SIZE, sum(FIELD.hidden), generator=generator) / CODE_SIZE**0.5).requires_grad_()

@@ -8,8 +8,7 @@ import trimesh
 from jaxtyping import Float
 
 from hyperdiffusion import LatentCoordinates
-from overfit import BadInput, Fits
-from overfit.scans.formats import MM_PER_UNIT
+from overfit import MM_PER_UNIT, BadInput, Fits
 
 # Heads of unknown unit are taken for about this large, in millimetres.
 TYPICAL_EXTENT_MM = 250.0

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import nn
 
 from baselines.velocity_diffusion import draw_samples, train_denoiser
-from hyperdiffusion.diffusion.denoiser import sinusoidal_embedding
-from overfit.geometry.mesh import sample_points
+from hyperdiffusion import sinusoidal_embedding
+from overfit import sample_points
 
 # Points on each scan from which training clouds are drawn.
 POOL_POINTS = 16_384

@@ -15,10 +15,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from hyperdiffusion import NoiseSchedule, TransformerConfig
-from hyperdiffusion.diffusion.denoiser import TokenTransformer
-from hyperdiffusion.diffusion.samplers import SampleNoise, dpm
-from overfit.fit import autocast
+from hyperdiffusion import NoiseSchedule, SampleNoise, TokenTransformer, TransformerConfig, dpm
+from overfit import autocast
 
 SCHEDULE = NoiseSchedule()
 # Steps of DPM-Solver++ per sample.

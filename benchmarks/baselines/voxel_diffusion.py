@@ -12,8 +12,7 @@ from skimage.measure import marching_cubes
 
 from baselines.velocity_diffusion import TokenVelocity, draw_samples, train_denoiser
 from hyperdiffusion import TransformerConfig
-from overfit import Cube, Fits
-from overfit.field_labels import FIELD_LOSS
+from overfit import FIELD_LOSS, Cube, Fits
 
 # Signed distances are truncated here, in millimetres.
 BAND_MM = 20.0

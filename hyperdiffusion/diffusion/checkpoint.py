@@ -136,7 +136,7 @@ class Checkpoint:
         config = description["transformer"] and TransformerConfig(**description["transformer"])
         prefix = "denoiser."
         state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        denoiser = restore_denoiser(config, schedule, coordinates, state)
+        denoiser = restore_denoiser(config, coordinates, schedule=schedule, state=state)
         return cls(
             Field.of(description["field"]),
             Cube.of(description["cube"]),

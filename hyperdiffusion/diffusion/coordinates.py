@@ -61,6 +61,7 @@ class LatentCoordinates:
         cls,
         mean: Float[torch.Tensor, " P"],
         directions: Float[torch.Tensor, "D P"],
+        *,
         codes: Float[torch.Tensor, "heads D"],
         sizes: Sequence[int],
     ) -> "LatentCoordinates":

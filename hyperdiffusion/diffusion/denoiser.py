@@ -181,8 +181,9 @@ def default_mixture(coordinates: LatentCoordinates) -> GaussianMixture:
 
 def make_denoiser(
     config: TransformerConfig,
-    schedule: NoiseSchedule,
     coordinates: Coordinates,
+    *,
+    schedule: NoiseSchedule,
     mixture: GaussianMixture | None = None,
 ) -> LatentDenoiser | WeightDenoiser:
     """Return an untrained denoiser for the coordinates; weight coordinates have no mixture."""
@@ -193,8 +194,9 @@ def make_denoiser(
 
 def restore_denoiser(
     config: TransformerConfig | None,
-    schedule: NoiseSchedule,
     coordinates: Coordinates,
+    *,
+    schedule: NoiseSchedule,
     state: Mapping[str, torch.Tensor],
 ) -> Denoiser:
     """Return the denoiser with a `state_dict`.

@@ -103,7 +103,7 @@ def encode_heads(
     codes = code_table(torch.zeros(len(weights), len(directions), device=weights.device))
     fit_codes(
         AutoDecoder(field, coordinates.mean, directions, codes),
-        FieldLabels.of(field, cube, weights, context),
+        FieldLabels.of(field, cube, weights=weights, context=context),
         optimizers=[code_optimizer(codes, config.encode_lr)],
         steps=config.encode_steps * -(-len(weights) // config.latent_batch_size),
         penalty=config.encode_penalty,

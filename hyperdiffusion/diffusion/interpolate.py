@@ -98,7 +98,7 @@ def slerp(
 
 
 def mix_layers(
-    first: Float[torch.Tensor, " P"], second: Float[torch.Tensor, " P"], sizes: Sequence[int]
+    first: Float[torch.Tensor, " P"], second: Float[torch.Tensor, " P"], *, sizes: Sequence[int]
 ) -> Float[torch.Tensor, "mixes P"]:
     """Return heads that take some layers from each of two: head k its first k layers from the second head.
 

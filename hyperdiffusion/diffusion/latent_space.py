@@ -55,7 +55,7 @@ def learn_latent_space(
         code_optimizer(decoder.codes, config.code_lr),
         torch.optim.Adam(shared, betas=ADAM_BETAS, fused=True),
     ]
-    labels = FieldLabels.of(field, cube, weights, context)
+    labels = FieldLabels.of(field, cube, weights=weights, context=context)
     with context.progress(config.latent_steps, "learning the latent space", "step") as bar:
 
         def show(loss: torch.Tensor) -> None:
@@ -74,7 +74,7 @@ def learn_latent_space(
             on_step=show,
         )
     mean, directions, codes = (tensor.detach() for tensor in (decoder.mean, decoder.directions, decoder.codes.weight))
-    coordinates = LatentCoordinates.from_codes(mean.cpu(), directions.cpu(), codes.cpu(), field.sizes)
+    coordinates = LatentCoordinates.from_codes(mean.cpu(), directions.cpu(), codes=codes.cpu(), sizes=field.sizes)
     return coordinates, coordinates.encode(torch.addmm(mean, codes, directions).cpu())
 
 

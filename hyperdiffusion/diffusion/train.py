@@ -42,8 +42,8 @@ Log = Callable[[dict[str, Any], int], None]
 def train(
     store: Path | str,
     checkpoint: Path | str,
-    config: TrainingConfig = TrainingConfig(),
     *,
+    config: TrainingConfig = TrainingConfig(),
     machine: Machine = Machine(),
     wandb: Wandb = "disabled",
     shard: bool = False,

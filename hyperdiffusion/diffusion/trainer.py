@@ -136,7 +136,7 @@ class Trainer:
         if not self.processes.is_main:
             return None
         denoiser = restore_denoiser(
-            self.config.transformer, self.config.noise_schedule, self.objective.coordinates, state
+            self.config.transformer, self.objective.coordinates, schedule=self.config.noise_schedule, state=state
         )
         return denoiser.to(self.device).requires_grad_(False).eval()
 
@@ -146,7 +146,10 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
             denoiser = make_denoiser(
-                self.config.transformer, self.config.noise_schedule, self.objective.coordinates, mixture
+                self.config.transformer,
+                self.objective.coordinates,
+                schedule=self.config.noise_schedule,
+                mixture=mixture,
             )
             return denoiser.to(self.device), loss
 

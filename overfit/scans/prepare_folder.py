@@ -77,8 +77,8 @@ class _Done:
 def prepare_folder(
     scans: Path | str,
     out: Path | str,
-    config: PreparationConfig = PreparationConfig(),
     *,
+    config: PreparationConfig = PreparationConfig(),
     machine: Machine = Machine(),
     draw: Draw | None = None,
 ) -> PrepareResult:

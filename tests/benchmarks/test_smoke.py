@@ -8,6 +8,7 @@ import fit_quality
 import fit_scale
 import fit_settings
 import fit_speed
+import included_model
 import metrics_speed
 import numpy as np
 import prepare_quality
@@ -141,10 +142,20 @@ def test_train_scale(tmp_path):
 
 
 def test_sample_speed(store, tmp_path):
-    train(store, tmp_path / "model.safetensors", TINY, machine=ONE_THREAD)
+    train(store, tmp_path / "model.safetensors", config=TINY, machine=ONE_THREAD)
     arguments = ("--runs", 1, "--count", 1, "--resolution", 32, "--checkpoint", tmp_path / "model.safetensors")
     row = run(sample_speed, tmp_path / "result.json", *arguments)["rows"][0]
     assert row["min_seconds"] == row["median_seconds"] == row["max_seconds"] > 0
+
+
+def test_included_model(scan_folder, store, test_folder, tmp_path):
+    model = tmp_path / "model.safetensors"
+    train(store, model, config=TINY, machine=ONE_THREAD)
+    settings = ["--checkpoint", model, "--evaluation.points", 64, "--evaluation.emd-heads", 0]
+    folders = (scan_folder, test_folder, tmp_path / "report")
+    rows = run(included_model, tmp_path / "result.json", *folders, *settings)["rows"]
+    assert [row["set"] for row in rows] == ["test scans", "training scans", "generated"]
+    assert 0 <= rows[-1]["one_nna_chamfer"]["mean"] <= 1 and "copy_rate" in rows[-1]
 
 
 def test_compare_generators(scan_folder, store, test_folder, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import trimesh
 from support import SMALL, ellipsoid
 
 from overfit import BadInput, Cube, Field, LabelConfig, OverfitConfig, Scan
-from overfit.fit_batch import TEST_EVERY, fit_batch, label_scan
+from overfit.fit_batch import TEST_EVERY, BatchSetup, fit_scan_batch, label_scan
 
 CUBE = Cube((0.0, 0.0, 0.0), 150.0)
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def scans(tmp_path) -> list[Scan]:
 
 def test_scans_are_fitted_and_measured_and_those_without_a_volume_are_skipped(scans):
     steps: list[int] = []
-    result = fit_batch(scans, START, CUBE, CONFIG, CPU, progress=steps.append)
+    result = fit_scan_batch(scans, BatchSetup(START, CUBE, CONFIG, CPU), progress=steps.append)
     assert [record.name for record in result.records] == ["a.ply", "b.ply"]
     assert result.weights.shape == (2, CONFIG.field.size)
     assert [one.name for one in result.skipped] == ["c.ply"]
@@ -46,7 +46,7 @@ def test_scans_are_fitted_and_measured_and_those_without_a_volume_are_skipped(sc
 
 
 def test_a_batch_of_unusable_scans_has_no_fits(scans):
-    result = fit_batch(scans[2:], START, CUBE, CONFIG, CPU)
+    result = fit_scan_batch(scans[2:], BatchSetup(START, CUBE, CONFIG, CPU))
     assert not result.records and result.weights.shape == (0, CONFIG.field.size) and len(result.skipped) == 1
 
 
@@ -57,15 +57,15 @@ def test_a_fit_with_a_large_error_is_done_again_from_scratch(scans):
     # A network without a surface, which a few steps do not change.
     nothing = torch.zeros(CONFIG.field.size)
     nothing[-1] = -100
-    (record,) = fit_batch(scans[:1], nothing, CUBE, strict, CPU).records
+    (record,) = fit_scan_batch(scans[:1], BatchSetup(nothing, CUBE, strict, CPU)).records
     assert record.error_mm < 5
     hopeless = dataclasses.replace(strict, max_error_mm=0.001)
-    (skipped,) = fit_batch(scans[:1], nothing, CUBE, hopeless, CPU).skipped
+    (skipped,) = fit_scan_batch(scans[:1], BatchSetup(nothing, CUBE, hopeless, CPU)).skipped
     assert "a.ply: no fit within 0.001 mm" in skipped.reason and "raise `max_error_mm`" in skipped.reason
 
 
 def test_labels_of_a_scan_are_split_into_training_and_test(scans):
-    labelled = label_scan(scans[0], CUBE, CONFIG)
+    labelled = label_scan(scans[0], CUBE, config=CONFIG)
     total = CONFIG.labels.near_points + CONFIG.labels.band_points + CONFIG.labels.uniform_points
     assert len(labelled.training) == pytest.approx(total, abs=2)
     assert len(labelled.test) == pytest.approx(total / (TEST_EVERY - 1), abs=2)
@@ -75,9 +75,9 @@ def test_labels_of_a_scan_are_split_into_training_and_test(scans):
 
 def test_labels_of_a_scan_depend_on_its_name_and_not_on_its_place(scans, tmp_path):
     moved = scans[0].path.rename(tmp_path / "elsewhere.ply")
-    first = label_scan(Scan("a.ply", moved), CUBE, CONFIG)
-    other = label_scan(Scan("elsewhere.ply", moved), CUBE, CONFIG)
-    again = label_scan(Scan("a.ply", moved), CUBE, CONFIG)
+    first = label_scan(Scan("a.ply", moved), CUBE, config=CONFIG)
+    other = label_scan(Scan("elsewhere.ply", moved), CUBE, config=CONFIG)
+    again = label_scan(Scan("a.ply", moved), CUBE, config=CONFIG)
     assert np.array_equal(first.training.points, again.training.points)
     assert not np.array_equal(first.training.points, other.training.points)
 

@@ -33,7 +33,7 @@ def write(folder, *names: str) -> None:
 
 
 def run(tmp_path, config: OverfitConfig = QUICK, **options) -> OverfitResult:
-    return overfit(tmp_path / "scans", tmp_path / "store", config, machine=ONE_THREAD, batch_size=2, **options)
+    return overfit(tmp_path / "scans", tmp_path / "store", config=config, machine=ONE_THREAD, batch_size=2, **options)
 
 
 def reasons(result: OverfitResult) -> dict[str, str]:
@@ -81,7 +81,7 @@ def test_folders_without_a_usable_scan_make_no_store(tmp_path):
     with pytest.raises(BadInput, match="`scans`: none of them can be used; the first: broken.ply"):
         run(tmp_path)
     with pytest.raises(BadInput, match="`scans`: none given"):
-        overfit([], tmp_path / "store", QUICK, machine=ONE_THREAD)
+        overfit([], tmp_path / "store", config=QUICK, machine=ONE_THREAD)
     assert not (tmp_path / "store").exists()
 
 
@@ -186,7 +186,7 @@ def test_the_store_must_be_a_folder_of_its_own(tmp_path):
         tmp_path: "inside the store",
     }.items():
         with pytest.raises(BadInput, match=message):
-            overfit(tmp_path / "scans", store, QUICK, machine=ONE_THREAD)
+            overfit(tmp_path / "scans", store, config=QUICK, machine=ONE_THREAD)
     assert not (tmp_path / "scans" / "store").exists()
 
 
@@ -195,7 +195,7 @@ def test_scans_may_be_in_the_folder_that_a_store_has_for_them(tmp_path):
     assert folder == tmp_path / "store" / PREPARED_FOLDER
     folder.mkdir(parents=True)
     write(folder, "a.ply")
-    assert overfit(folder, tmp_path / "store", QUICK, machine=ONE_THREAD).fitted == ["a.ply"]
+    assert overfit(folder, tmp_path / "store", config=QUICK, machine=ONE_THREAD).fitted == ["a.ply"]
     assert prepared_folder(tmp_path / "store", QUICK) == folder
 
 
@@ -227,7 +227,7 @@ def test_scans_in_memory_are_fitted_as_their_files_are(tmp_path):
     for scan in scans:
         scan.path.unlink()
     # In any order.
-    result = overfit(scans[::-1], tmp_path / "memory", QUICK, machine=ONE_THREAD, batch_size=2)
+    result = overfit(scans[::-1], tmp_path / "memory", config=QUICK, machine=ONE_THREAD, batch_size=2)
     assert result.fitted == ["b.ply", "c.ply"]
     one, other = (Store(tmp_path / name).read() for name in ("store", "memory"))
     assert one.records == other.records and torch.equal(one.weights, other.weights)
@@ -252,7 +252,7 @@ def test_fits_made_by_workers_are_those_made_alone(tmp_path):
     write(tmp_path / "scans", "a.ply", "b.ply", "c.ply")
     for name, threads in (("alone", 1), ("workers", 2)):
         machine = Machine(device="cpu", threads=threads)
-        overfit(tmp_path / "scans", tmp_path / name, QUICK, machine=machine, batch_size=2)
+        overfit(tmp_path / "scans", tmp_path / name, config=QUICK, machine=machine, batch_size=2)
         torch.set_num_threads(1)
     one, other = (Store(tmp_path / name).read() for name in ("alone", "workers"))
     assert [record.name for record in one.records] == [record.name for record in other.records]
@@ -263,11 +263,12 @@ def test_fits_made_by_workers_are_those_made_alone(tmp_path):
 def test_kills_at_random_moments_leave_the_store_of_an_undisturbed_run(tmp_path):
     write(tmp_path / "scans", *(f"{index}.ply" for index in range(6)))
     options = {"machine": ONE_THREAD, "batch_size": 1}
-    overfit(tmp_path / "scans", tmp_path / "undisturbed", QUICK, **options)
+    overfit(tmp_path / "scans", tmp_path / "undisturbed", config=QUICK, **options)
     context = multiprocessing.get_context("forkserver")
     # Workers that start with the modules loaded: a moment is spent on work, not on imports.
     context.set_forkserver_preload(["overfit"])
-    arguments = (tmp_path / "scans", tmp_path / "store", QUICK)
+    arguments = (tmp_path / "scans", tmp_path / "store")
+    options["config"] = QUICK
     killed = 0
     for moment in np.random.default_rng(0).uniform(0.0, 0.8, 20):
         process = context.Process(target=overfit, args=arguments, kwargs=options)

@@ -83,7 +83,7 @@ def with_strays() -> FittedHead:
 
 def test_points_in_and_near_strays_get_the_sign_of_their_surroundings():
     label = labels()
-    revised = relabel_strays(label, head_with_strays(), CUBE, np.random.default_rng(0))
+    revised = relabel_strays(label, head_with_strays(), cube=CUBE, rng=np.random.default_rng(0))
     millimetres = CUBE.to_millimetres(revised.points)
     in_pocket, in_island = distance_to(POCKET, millimetres) < 0, distance_to(ISLAND, millimetres) < 0
     assert in_pocket.sum() > 100 and in_island.sum() > 100
@@ -95,7 +95,7 @@ def test_points_in_and_near_strays_get_the_sign_of_their_surroundings():
 
 def test_a_head_of_one_component_keeps_its_labels():
     label = labels()
-    assert relabel_strays(label, ball(HEAD), CUBE, np.random.default_rng(0)) is label
+    assert relabel_strays(label, ball(HEAD), cube=CUBE, rng=np.random.default_rng(0)) is label
 
 
 def test_labels_revised_during_a_fit_leave_one_component(with_strays):

@@ -42,7 +42,7 @@ def small_store(make_store, tmp_path_factory) -> Path:
 def trained(small_store, tmp_path_factory) -> Path:
     """The checkpoint of an undisturbed training on the small store."""
     path = tmp_path_factory.mktemp("trained") / "model.safetensors"
-    train(small_store, path, TINY, machine=ONE_THREAD)
+    train(small_store, path, config=TINY, machine=ONE_THREAD)
     return path
 
 

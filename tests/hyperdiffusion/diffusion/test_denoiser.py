@@ -49,21 +49,21 @@ def test_an_untrained_denoiser_is_the_optimal_one_of_a_gaussian():
 
 def test_a_transformer_is_restored_only_if_it_contributes():
     fresh, noised, step = LatentDenoiser(SMALL, SCHEDULE, coordinates()), torch.randn(5, 11), torch.arange(5) * 90
-    restored = restore_denoiser(SMALL, SCHEDULE, coordinates(), fresh.state_dict())
+    restored = restore_denoiser(SMALL, coordinates(), schedule=SCHEDULE, state=fresh.state_dict())
     assert type(restored) is MixtureDenoiser and not list(restored.parameters())
     assert torch.equal(restored(noised, step), fresh.eval()(noised, step))
     # What is saved of it is restored as it was.
-    again = restore_denoiser(None, SCHEDULE, coordinates(), restored.state_dict())
+    again = restore_denoiser(None, coordinates(), schedule=SCHEDULE, state=restored.state_dict())
     assert torch.equal(again(noised, step), restored(noised, step))
     fresh.transformer.project[1].bias.data[0] = 1e-3
-    restored = restore_denoiser(SMALL, SCHEDULE, coordinates(), fresh.state_dict())
+    restored = restore_denoiser(SMALL, coordinates(), schedule=SCHEDULE, state=fresh.state_dict())
     assert torch.equal(restored.eval()(noised, step), fresh(noised, step))
     assert not torch.equal(restored(noised, step), again(noised, step))
 
 
 def test_a_state_with_a_transformer_of_unknown_size_is_refused():
     with pytest.raises(TypeError, match="size is missing"):
-        restore_denoiser(None, SCHEDULE, coordinates(), denoiser().state_dict())
+        restore_denoiser(None, coordinates(), schedule=SCHEDULE, state=denoiser().state_dict())
 
 
 def test_the_published_denoiser_is_restored():
@@ -71,7 +71,7 @@ def test_the_published_denoiser_is_restored():
     made = WeightDenoiser(SMALL, weights).eval()
     normal_(made.transformer.project[0].weight)
     noised, step = torch.randn(3, 8), torch.tensor([1, 200, 499])
-    restored = restore_denoiser(SMALL, SCHEDULE, weights, made.state_dict()).eval()
+    restored = restore_denoiser(SMALL, weights, schedule=SCHEDULE, state=made.state_dict()).eval()
     assert torch.equal(restored(noised, step), made(noised, step))
 
 
@@ -109,7 +109,7 @@ def test_timesteps_have_different_embeddings():
 def test_the_published_denoiser_has_1_42_billion_parameters():
     published = TransformerConfig(width=2880, depth=12, attention_heads=16, dropout=0.0)
     with torch.device("meta"):
-        made = make_denoiser(published, SCHEDULE, WeightCoordinates.raw(Field().sizes))
+        made = make_denoiser(published, WeightCoordinates.raw(Field().sizes), schedule=SCHEDULE)
     assert len(made.transformer.embed) == 8
     # 12 layers of twelve width x width matrices, and every weight in and out of the width.
     expected = 12 * 12 * 2880**2 + 2 * 36737 * 2880

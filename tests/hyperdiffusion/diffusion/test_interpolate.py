@@ -63,7 +63,7 @@ def test_heads_are_projected_before_they_are_interpolated_in_noise(model, fits):
 def test_mixed_heads_take_whole_layers(model):
     sizes = model.coordinates.sizes
     first, second = torch.zeros(sum(sizes)), torch.ones(sum(sizes))
-    rows = mix_layers(first, second, sizes)
+    rows = mix_layers(first, second, sizes=sizes)
     assert len(rows) == len(sizes) // 2 + 1 and not rows[0].any() and rows[-1].all()
     assert [int(row.sum()) for row in rows] == [sum(sizes[:end]) for end in range(0, len(sizes) + 1, 2)]
 

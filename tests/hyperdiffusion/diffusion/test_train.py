@@ -27,33 +27,33 @@ def parameters(model: Checkpoint) -> torch.Tensor:
 @pytest.mark.parametrize("coordinates", ["latent", "raw"])
 def test_a_killed_training_ends_as_an_undisturbed_one(small_store, tmp_path, coarse_labels, coordinates):
     config, again = dataclasses.replace(LATENT, coordinates=coordinates), tmp_path / "again.safetensors"
-    undisturbed = train(small_store, tmp_path / "one.safetensors", config, machine=ONE_THREAD)
+    undisturbed = train(small_store, tmp_path / "one.safetensors", config=config, machine=ONE_THREAD)
     train_until_killed(small_store, again, config, ONE_THREAD)
-    resumed = train(small_store, again, config, machine=ONE_THREAD)
+    resumed = train(small_store, again, config=config, machine=ONE_THREAD)
     assert torch.equal(parameters(resumed), parameters(undisturbed)) and len(parameters(resumed))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.safetensors", "one.safetensors"]
 
 
 def test_another_seed_trains_another_model(small_store, model, tmp_path):
-    other = train(small_store, tmp_path / "other", dataclasses.replace(TINY, seed=1), machine=ONE_THREAD)
+    other = train(small_store, tmp_path / "other", config=dataclasses.replace(TINY, seed=1), machine=ONE_THREAD)
     assert not torch.equal(parameters(other), parameters(model))
 
 
 def test_a_finished_checkpoint_is_not_trained_again_nor_with_other_settings(small_store, trained):
     before = trained.read_bytes()
-    found = train(small_store, trained, dataclasses.replace(TINY, save_every=9.0), machine=ONE_THREAD)
+    found = train(small_store, trained, config=dataclasses.replace(TINY, save_every=9.0), machine=ONE_THREAD)
     assert torch.equal(sample(found, 2), sample(Checkpoint.load(trained), 2)) and trained.read_bytes() == before
     with pytest.raises(BadInput, match="was trained with `steps=30`, not 31"):
-        train(small_store, trained, dataclasses.replace(TINY, steps=31), machine=ONE_THREAD)
+        train(small_store, trained, config=dataclasses.replace(TINY, steps=31), machine=ONE_THREAD)
     bigger = dataclasses.replace(TINY.transformer, width=64)
     with pytest.raises(BadInput, match="was trained with `width=32`, not 64"):
-        train(small_store, trained, dataclasses.replace(TINY, transformer=bigger), machine=ONE_THREAD)
+        train(small_store, trained, config=dataclasses.replace(TINY, transformer=bigger), machine=ONE_THREAD)
 
 
 def test_a_checkpoint_of_other_heads_is_refused(make_store, trained, tmp_path):
     store = make_store(tmp_path / "store", Field(hidden=(8, 8)), torch.randn(3, Field(hidden=(8, 8)).size))
     with pytest.raises(BadInput, match="was trained on other heads"):
-        train(store, trained, TINY, machine=ONE_THREAD)
+        train(store, trained, config=TINY, machine=ONE_THREAD)
 
 
 @pytest.mark.parametrize("coordinates, bound", [("pca", 0.3), ("scaled", 0.4)])
@@ -61,7 +61,7 @@ def test_samples_of_two_distant_heads_are_close_to_one_or_the_other(make_store, 
     field = Field(hidden=(4,))
     heads = torch.randn(2, field.size, generator=torch.Generator().manual_seed(0))
     longer = dataclasses.replace(TINY, coordinates=coordinates, steps=300, batch_size=32, lr=5e-3, warmup_steps=30)
-    model = train(make_store(tmp_path / "store", field, heads), tmp_path / "model", longer, machine=ONE_THREAD)
+    model = train(make_store(tmp_path / "store", field, heads), tmp_path / "model", config=longer, machine=ONE_THREAD)
     distance = torch.cdist(sample(model, 20), heads)
     assert (distance.min(1).values < bound * torch.dist(*heads)).float().mean() > 0.8
     assert len(distance.argmin(1).unique()) == 2
@@ -73,7 +73,7 @@ def test_samples_of_two_clusters_leave_the_gap_between_them_empty(make_store, tm
     heads = torch.randn(60, 3, generator=generator) @ torch.randn(3, field.size, generator=generator) / 3
     heads[::2] += offset
     store = make_store(tmp_path / "store", field, heads)
-    model = train(store, tmp_path / "model", dataclasses.replace(TINY, steps=1), machine=ONE_THREAD)
+    model = train(store, tmp_path / "model", config=dataclasses.replace(TINY, steps=1), machine=ONE_THREAD)
     along = (sample(model, 100) - heads.mean(0)) @ offset / offset.square().sum()
     # The clusters are at plus and minus one half; a Gaussian would put 0.38 of its samples between the quarters.
     assert float((along.abs() < 0.25).float().mean()) < 0.02
@@ -82,7 +82,9 @@ def test_samples_of_two_clusters_leave_the_gap_between_them_empty(make_store, tm
 
 
 def test_a_picture_of_samples_is_drawn(store, tmp_path):
-    model = train(store, tmp_path / "model", dataclasses.replace(TINY, steps=2, sample_every=1), machine=ONE_THREAD)
+    model = train(
+        store, tmp_path / "model", config=dataclasses.replace(TINY, steps=2, sample_every=1), machine=ONE_THREAD
+    )
     assert model.training.steps == 2
     with Image.open(tmp_path / "model.png") as picture:
         # Heads of a picture are in one row, under a label.
@@ -93,7 +95,7 @@ def test_a_compiled_training_gives_the_same_model(small_store, model, tmp_path, 
     """That compiling is asked for once; test_distributed trains with a traced model."""
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
-    same = train(small_store, tmp_path / "model", TINY, machine=ONE_THREAD, compile=True)
+    same = train(small_store, tmp_path / "model", config=TINY, machine=ONE_THREAD, compile=True)
     assert len(compiled) == 1
     assert torch.equal(parameters(same), parameters(model))
 
@@ -101,18 +103,18 @@ def test_a_compiled_training_gives_the_same_model(small_store, model, tmp_path, 
 def test_compiling_without_a_compiler_is_refused(small_store, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", os.fspath(tmp_path))
     with pytest.raises(BadInput, match="`compile`: finds no C.. compiler; install g"):
-        train(small_store, tmp_path / "model", TINY, machine=ONE_THREAD, compile=True)
+        train(small_store, tmp_path / "model", config=TINY, machine=ONE_THREAD, compile=True)
 
 
 def test_unusable_stores_and_paths_are_refused(make_store, small_store, trained, tmp_path):
     field = Field(hidden=(4,))
     one = make_store(tmp_path / "one", field, torch.zeros(1, field.size))
     with pytest.raises(BadInput, match="holds one head"):
-        train(one, tmp_path / "model", TINY, machine=ONE_THREAD)
+        train(one, tmp_path / "model", config=TINY, machine=ONE_THREAD)
     broken = make_store(tmp_path / "broken", field, torch.full((2, field.size), torch.nan))
     with pytest.raises(BadInput, match="weights of 0..ply are not finite"):
-        train(broken, tmp_path / "model", TINY, machine=ONE_THREAD)
+        train(broken, tmp_path / "model", config=TINY, machine=ONE_THREAD)
     with pytest.raises(BadInput, match="a folder; give the name of a file"):
-        train(small_store, tmp_path, TINY, machine=ONE_THREAD)
+        train(small_store, tmp_path, config=TINY, machine=ONE_THREAD)
     with pytest.raises(BadInput, match="give the store first, then the checkpoint"):
-        train(trained, small_store, TINY, machine=ONE_THREAD)
+        train(trained, small_store, config=TINY, machine=ONE_THREAD)

@@ -35,7 +35,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def checkpoint(store, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    train(store, path, TINY, machine=ONE_THREAD)
+    train(store, path, config=TINY, machine=ONE_THREAD)
     return path
 
 

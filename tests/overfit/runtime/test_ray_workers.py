@@ -36,10 +36,10 @@ def test_a_store_made_by_a_cluster_that_loses_a_node_is_the_one_made_without(nod
     add = Store.add
     monkeypatch.setattr(Store, "add", add_and_lose_a_node)
     options = {"machine": ONE_THREAD, "batch_size": 1}
-    result = overfit(tmp_path / "scans", tmp_path / "cluster", SMALL, ray=cluster.address, **options)
+    result = overfit(tmp_path / "scans", tmp_path / "cluster", config=SMALL, ray=cluster.address, **options)
     assert len(result.fitted) == 4 and not result.skipped and len(added) == 4
     monkeypatch.undo()
-    overfit(tmp_path / "scans", tmp_path / "alone", SMALL, **options)
+    overfit(tmp_path / "scans", tmp_path / "alone", config=SMALL, **options)
     one, two = (Store(tmp_path / name).read() for name in ("cluster", "alone"))
     assert one.records == two.records
     assert torch.equal(one.weights, two.weights)

@@ -5,13 +5,15 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
+import docstring_parser
 import torch
 import tyro
 from tqdm import tqdm
@@ -119,7 +121,7 @@ def overfit(
             mean of the default heads.
         batch_size: Scans that are fitted in one computation, and lost by a kill at most; 0 chooses for the device.
         ray: Address of a Ray cluster on which the batches are fitted, or auto for the one that this computer belongs
-            to; with --device cuda on its GPUs. Needs the extra `cluster`.
+            to; with `--device cuda` on its GPUs. Needs the extra `cluster`.
     """
     del preset  # main() has made it the default of `config`.
     source: Path | list[stage1.Scan] = scans
@@ -424,17 +426,38 @@ def _run(arguments: list[str]) -> None:
         commands["overfit"] = partial(overfit, config=stage1.PRESETS[preset], preset=preset)
         commands["train"] = partial(train, training=stage2.PRESETS[preset], preset=preset)
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            commands,
-            prog="hyperdiffusion",
-            description=DESCRIPTION,
-            args=arguments,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.PositionalMetavarFromFieldName),
-        )
+        with _unwrapped_docstrings():
+            tyro.extras.subcommand_cli_from_dict(
+                commands,
+                prog="hyperdiffusion",
+                description=DESCRIPTION,
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.PositionalMetavarFromFieldName),
+            )
     except SystemExit:
         # --help was printed; what is left in the buffer must go out here, where a closed pipe is no error.
         sys.stdout.flush()
         raise
+
+
+@contextmanager
+def _unwrapped_docstrings() -> Iterator[None]:
+    """Give tyro the docstring of each argument as one line: it keeps most line breaks in the help."""
+    parsers = {name: getattr(docstring_parser, name) for name in ("parse", "parse_from_object")}
+    for name, parse in parsers.items():
+        setattr(docstring_parser, name, partial(_parse_unwrapped, parse))
+    try:
+        yield
+    finally:
+        for name, parse in parsers.items():
+            setattr(docstring_parser, name, parse)
+
+
+def _parse_unwrapped(parse: Callable[[Any], docstring_parser.Docstring], source: Any) -> docstring_parser.Docstring:
+    docstring = parse(source)
+    for argument in docstring.params:
+        argument.description = " ".join((argument.description or "").split())
+    return docstring
 
 
 def _preset(arguments: list[str]) -> str | None:

@@ -16,8 +16,8 @@ from hyperdiffusion.evaluation.evaluate import evaluate_sets
 from hyperdiffusion.evaluation.report import EXPLANATION, EvaluationReport
 from hyperdiffusion.evaluation.set_metrics import EvaluationConfig
 from hyperdiffusion.rendering.contact_sheet import write_contact_sheet
-from overfit.decode import DecodeConfig, decode
 from overfit.decode_folder import decode_to_folder
+from overfit.decoder import DecodeConfig, decode
 from overfit.fit import FitConfig
 from overfit.fit_batch import OverfitConfig
 from overfit.fit_scans import overfit

@@ -1,7 +1,7 @@
 """Stage 1: a folder of scans in, a store of small occupancy networks out, one overfitted to each scan."""
 
-from overfit.decode import DecodeConfig, decode, try_decode
 from overfit.decode_folder import DecodedHead, MeshFormat, decode_to_folder
+from overfit.decoder import DecodeConfig, decode, try_decode
 from overfit.field import Field
 from overfit.field_labels import FIELD_LOSS, FieldLabels
 from overfit.fit import FitConfig, autocast, losses

@@ -7,7 +7,7 @@ from typing import Literal
 
 import trimesh
 
-from overfit.decode import DecodeConfig, decode
+from overfit.decoder import DecodeConfig, decode
 from overfit.geometry.mesh import largest_component
 from overfit.neural_head import NeuralHead
 from overfit.repair import repair_sample

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from overfit.decode import DecodeConfig, try_decode
+from overfit.decoder import DecodeConfig, try_decode
 from overfit.field import Field
 from overfit.fit import FitConfig
 from overfit.geometry.bounding_cube import Cube

@@ -12,7 +12,7 @@ import torch
 import trimesh
 from jaxtyping import Float
 
-from overfit.decode import MAX_RESOLUTION, MIN_RESOLUTION, DecodeConfig, try_decode
+from overfit.decoder import MAX_RESOLUTION, MIN_RESOLUTION, DecodeConfig, try_decode
 from overfit.field import Field
 from overfit.fit import FitConfig, OnProgress, fit
 from overfit.fit_metrics import iou, surface_error

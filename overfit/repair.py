@@ -18,7 +18,7 @@ import torch
 import trimesh
 from jaxtyping import Float
 
-from overfit.decode import DecodeConfig, try_decode
+from overfit.decoder import DecodeConfig, try_decode
 from overfit.field import Field
 from overfit.field_labels import FIELD_LOSS, FieldLabels
 from overfit.fit import FitConfig, fit

@@ -10,7 +10,7 @@ from support import SMALL, TINY, train_until_killed
 from hyperdiffusion import Checkpoint, LatentSpaceConfig, sample, train
 from hyperdiffusion.diffusion.interpolate import find_head, interpolate_heads
 from overfit import Machine, Store, overfit
-from overfit.decode import logit_grid
+from overfit.decoder import logit_grid
 
 GPU = Machine(device="cuda", threads=2)
 

@@ -15,7 +15,7 @@ LAYERS = {
         ["geometry"],
         ["scans", "field"],
         ["neural_head", "labels", "lr_schedule"],
-        ["fit", "paper_fit", "decode"],
+        ["fit", "paper_fit", "decoder"],
         ["field_labels", "fit_metrics", "store"],
         ["repair"],
         ["decode_folder", "fit_batch"],

@@ -18,7 +18,7 @@ from hyperdiffusion.diffusion.generate import SamplingConfig, sample
 from hyperdiffusion.diffusion.trainer import Trainer
 from hyperdiffusion.diffusion.training_config import TrainingConfig, TrainingRun
 from hyperdiffusion.rendering.contact_sheet import write_contact_sheet
-from overfit.decode import DecodeConfig, decode
+from overfit.decoder import DecodeConfig, decode
 from overfit.runtime.errors import BadInput
 from overfit.runtime.machine import Machine, RunContext
 from overfit.runtime.throttle import Throttle

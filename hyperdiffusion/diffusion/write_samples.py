@@ -14,8 +14,8 @@ import trimesh
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
 from hyperdiffusion.diffusion.generate import SamplingConfig, sample
 from hyperdiffusion.rendering.contact_sheet import write_contact_sheet
-from overfit.decode import DecodeConfig
 from overfit.decode_folder import DecodedHead, MeshFormat, decode_to_folder
+from overfit.decoder import DecodeConfig
 from overfit.neural_head import NeuralHead
 from overfit.runtime.errors import BadInput, require_at_least
 from overfit.runtime.machine import RunContext

@@ -15,8 +15,8 @@ from hyperdiffusion.evaluation.set_metrics import (
     ReferenceHeads,
     evaluate_meshes,
 )
-from overfit.decode import DecodeConfig
 from overfit.decode_folder import decode_to_folder
+from overfit.decoder import DecodeConfig
 from overfit.runtime.errors import BadInput, require_at_least, require_between
 from overfit.runtime.machine import Machine, RunContext
 from overfit.scans.formats import Scan, find_scans, read_prepared

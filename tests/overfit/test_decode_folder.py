@@ -7,8 +7,8 @@ import pytest
 import torch
 import trimesh
 
-from overfit.decode import DecodeConfig, decode
 from overfit.decode_folder import decode_to_folder
+from overfit.decoder import DecodeConfig, decode
 from overfit.field import Field
 from overfit.geometry.bounding_cube import Cube
 from overfit.geometry.mesh import connected_components

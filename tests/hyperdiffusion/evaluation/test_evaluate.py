@@ -10,7 +10,7 @@ from support import ONE_THREAD, TINY, bumpy_ellipsoid
 from hyperdiffusion import train
 from hyperdiffusion.evaluation.evaluate import evaluate
 from hyperdiffusion.evaluation.set_metrics import EvaluationConfig
-from overfit.decode import DecodeConfig
+from overfit.decoder import DecodeConfig
 from overfit.runtime.errors import BadInput
 
 CONFIG = EvaluationConfig(points=50, emd_heads=0, standardised=False)

@@ -6,7 +6,7 @@ import torch
 import trimesh
 from support import ellipsoid
 
-from overfit.decode import DecodeConfig, decode
+from overfit.decoder import DecodeConfig, decode
 from overfit.field import Field
 from overfit.geometry.bounding_cube import Cube
 from overfit.geometry.mesh import (

@@ -6,7 +6,7 @@ import torch
 import trimesh
 from skimage.measure import marching_cubes
 
-from overfit.decode import MAX_RESOLUTION, DecodeConfig, _logits, decode, logit_grid, try_decode
+from overfit.decoder import MAX_RESOLUTION, DecodeConfig, _logits, decode, logit_grid, try_decode
 from overfit.field import Field
 from overfit.geometry.bounding_cube import Cube
 from overfit.neural_head import NeuralHead

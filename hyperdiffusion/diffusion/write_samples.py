@@ -127,6 +127,6 @@ def _check_disk(out: Path, count: int, resolution: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise BadInput(
-            f"`count={count}`: the meshes would take about {needed / 1e9:,.0f} GB, and {folder} has "
-            f"{free / 1e9:,.0f} GB free; take fewer heads, or a lower `resolution`"
+            f"`count={count}`: the meshes would take about {needed / 1e9:,.1f} GB, and {folder} has "
+            f"{free / 1e9:,.1f} GB free; take fewer heads, or a lower `resolution`"
         )

@@ -403,11 +403,13 @@ COMMANDS = (heads, prepare, overfit, decode, train, sample, interpolate, mix, ev
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command. Bad input and system errors end in one line and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments == ["--version"]:
-        print(version("hyperdiffusion-heads"))
-        return
     try:
-        _run(arguments)
+        if arguments == ["--version"]:
+            print(version("hyperdiffusion-heads"))
+        elif arguments in (["-h"], ["--help"]):
+            print(_overview())
+        else:
+            _run(arguments)
         sys.stdout.flush()
     except BadInput as error:
         _end(_with_flags(str(error)))
@@ -417,6 +419,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _leave_closed_pipe()
     except OSError as error:
         _end(_explain(error))
+
+
+def _overview() -> str:
+    """All commands, each with the first sentence of its help."""
+    lines = ["usage: hyperdiffusion [-h] [--version] COMMAND ...", "", DESCRIPTION, "", "commands:"]
+    for command in COMMANDS:
+        lines.append(f"  {command.__name__:<12} {(command.__doc__ or '').splitlines()[0]}")
+    return "\n".join([*lines, "", "`hyperdiffusion COMMAND --help` explains a command and its flags."])
 
 
 def _run(arguments: list[str]) -> None:

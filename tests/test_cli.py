@@ -337,6 +337,11 @@ def test_the_version_is_printed(capsys):
     assert capsys.readouterr().out.strip() == version("hyperdiffusion-heads")
 
 
+def test_the_overview_has_a_line_for_every_command():
+    lines = run_cli("--help", threads=None).stdout.splitlines()
+    assert all(any(line.startswith(f"  {command.__name__} ") for line in lines) for command in COMMANDS)
+
+
 def test_arguments_in_messages_become_flags():
     assert _with_flags("`batch_size=-1`: give 0 or more") == "--batch-size -1: give 0 or more"
     assert _with_flags("raise `max_error_mm`; `hyperdiffusion overfit A B`") == (

@@ -21,6 +21,7 @@ from overfit.labels import LabelBatch
 from overfit.runtime.errors import BadInput, Skipped, require_at_least
 from overfit.runtime.machine import Machine, RunContext
 from overfit.runtime.ray_workers import check_ray, run_tasks_on_ray
+from overfit.runtime.settings import flatten_settings
 from overfit.runtime.workers import OnProgress, run_tasks
 from overfit.scans.formats import Scan, Unit, find_scans, read_digest, read_prepared
 from overfit.store import FitRecord, Store, require_store_folder
@@ -214,7 +215,7 @@ def _open_if_any(folder: Path, config: OverfitConfig) -> Store | None:
 
 
 def _require_same_settings(store: Store, config: OverfitConfig) -> None:
-    theirs, ours = _by_argument(store.settings), _by_argument(_as_json(config))
+    theirs, ours = flatten_settings(store.settings), flatten_settings(_as_json(config))
     for argument, value in ours.items():
         if theirs.get(argument) != value:
             raise BadInput(
@@ -229,14 +230,6 @@ def _as_json(config: OverfitConfig) -> dict[str, Any]:
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
-def _by_argument(settings: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings by the names of the innermost ones."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _by_argument(value) if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def _survey(found: Sequence[Scan], records: dict[str, FitRecord], unit: Unit, context: RunContext) -> Survey:
@@ -344,10 +337,11 @@ def _fit_batches(
     store: Store, batches: dict[int, list[Scan]], config: OverfitConfig, compute: Compute
 ) -> list[Skipped]:
     """Fit the batches, save each as it is done, and return the scans that could not be fitted."""
-    if not batches or store.base is None:
+    base = store.base
+    if not batches or base is None:
         return []
     starts = list(batches)
-    setup = BatchSetup(store.base, store.cube, config, compute.batch_device)
+    setup = BatchSetup(base, store.cube, config, compute.batch_device)
     tasks = [(batches[start], setup) for start in starts]
     total = sum(len(scans) for scans in batches.values())
     skipped: list[Skipped] = []

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
 from hyperdiffusion.diffusion.samplers import DrawNoise, SampleNoise, Variance, ddim, ddpm, dpm, ode
 from hyperdiffusion.diffusion.schedule import Denoise, NoiseSchedule
+from overfit.neural_head import NeuralHead
 from overfit.runtime.errors import BadInput, require_at_least, require_between
 
 # Heads that are denoised at once.
@@ -107,3 +108,16 @@ def sample(
         )
         batches.append(checkpoint.coordinates.decode(config.draw(denoise, noise, checkpoint.schedule)))
     return torch.cat(batches)
+
+
+def sample_heads(
+    checkpoint: Checkpoint,
+    count: int = 16,
+    *,
+    seed: int = 0,
+    first: int = 0,
+    config: SamplingConfig = SamplingConfig(),
+) -> list[tuple[str, NeuralHead]]:
+    """Return heads `first` to `first + count - 1` of a seed, each with the name of its file: `sample_SEED_NUMBER`."""
+    weights = sample(checkpoint, count, seed=seed, first=first, config=config)
+    return [(f"sample_{seed:03d}_{first + index:05d}", checkpoint.head(row)) for index, row in enumerate(weights)]

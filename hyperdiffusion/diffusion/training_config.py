@@ -9,6 +9,7 @@ from hyperdiffusion.diffusion.denoiser import TransformerConfig
 from hyperdiffusion.diffusion.encode import LatentSpaceConfig
 from hyperdiffusion.diffusion.schedule import NoiseSchedule
 from overfit.runtime.errors import BadInput, require_at_least, require_between
+from overfit.runtime.settings import flatten_settings
 
 # Settings that may change when a training is resumed.
 RESUMABLE_CHANGES = ("save_every", "sample_every")
@@ -105,18 +106,10 @@ class TrainingRun:
             raise BadInput(
                 f"{path}: was trained on other heads; give another checkpoint name, or delete it to train again"
             )
-        found = _flat(settings)
-        for name, value in _flat(asdict(self.config)).items():
+        found = flatten_settings(settings)
+        for name, value in flatten_settings(asdict(self.config)).items():
             if name not in RESUMABLE_CHANGES and found.get(name) != value:
                 raise BadInput(
                     f"{path}: was trained with `{name}={found.get(name)}`, not {value}; use its settings, "
                     "or give another checkpoint name"
                 )
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings by their own names, which are unique: they are flags too."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value) if isinstance(value, Mapping) else {name: value}
-    return flat

@@ -12,7 +12,7 @@ import torch
 import trimesh
 
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
-from hyperdiffusion.diffusion.generate import SamplingConfig, sample
+from hyperdiffusion.diffusion.generate import SamplingConfig, sample_heads
 from hyperdiffusion.rendering.contact_sheet import write_contact_sheet
 from overfit.decode_folder import DecodedHead, MeshFormat, decode_to_folder
 from overfit.decoder import DecodeConfig
@@ -60,17 +60,15 @@ def write_samples(
     require_at_least(0, seed=seed)
     _check_disk(out, count, decoding.resolution)
 
-    def chunks() -> Iterator[list[tuple[str, NeuralHead]]]:
-        for first in range(0, count, CHUNK):
-            weights = sample(checkpoint, min(CHUNK, count - first), seed=seed, first=first, config=sampling)
-            yield [
-                (f"sample_{seed:03d}_{first + index:05d}", checkpoint.head(row)) for index, row in enumerate(weights)
-            ]
+    chunks = (
+        sample_heads(checkpoint, min(CHUNK, count - first), seed=seed, first=first, config=sampling)
+        for first in range(0, count, CHUNK)
+    )
 
     def decode(named: list[tuple[str, NeuralHead]]) -> list[DecodedHead]:
         return decode_to_folder(named, out, config=decoding, mesh_format=mesh_format, repair=repair, context=context)
 
-    return _write(chunks(), decode, out / "heads.png", "generated heads", PER_ROW)
+    return _write(chunks, decode, out / "heads.png", "generated heads", PER_ROW)
 
 
 def write_between(

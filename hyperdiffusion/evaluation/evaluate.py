@@ -6,7 +6,7 @@ from pathlib import Path
 import trimesh
 
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
-from hyperdiffusion.diffusion.generate import sample
+from hyperdiffusion.diffusion.generate import sample_heads
 from hyperdiffusion.evaluation.report import EvaluationReport
 from hyperdiffusion.evaluation.set_metrics import (
     GENERATED_SEED,
@@ -158,9 +158,6 @@ def _sample_meshes(
     context: RunContext,
 ) -> list[trimesh.Trimesh | None]:
     """Return samples of a checkpoint, written to a folder, None for each without a surface."""
-    named = [
-        (f"sample_{seed:03d}_{index:05d}", checkpoint.head(weights))
-        for index, weights in enumerate(sample(checkpoint, count, seed=seed))
-    ]
-    decoded = decode_to_folder(named, out, config=decoding, repair=repair, context=context)
+    heads = sample_heads(checkpoint, count, seed=seed)
+    decoded = decode_to_folder(heads, out, config=decoding, repair=repair, context=context)
     return [head.mesh for head in decoded]

@@ -8,6 +8,7 @@ import torch
 from support import ONE_THREAD
 
 from hyperdiffusion import Checkpoint, sample, write_between, write_samples
+from hyperdiffusion.diffusion import generate
 from hyperdiffusion.diffusion import write_samples as module
 from overfit import BadInput, DecodeConfig
 
@@ -27,7 +28,7 @@ def test_chunks_write_all_heads_under_their_numbers(checkpoint, tmp_path, monkey
         return sample(model, count, first=first, **options)
 
     monkeypatch.setattr(module, "CHUNK", 2)
-    monkeypatch.setattr(module, "sample", record)
+    monkeypatch.setattr(generate, "sample", record)
     written = write_samples(checkpoint, tmp_path, count=5, seed=3, decoding=COARSE, repair=False)
     assert drawn == [(0, 2), (2, 2), (4, 1)] and written.written == 5 and not written.failures
     assert sorted(path.name for path in tmp_path.iterdir()) == [

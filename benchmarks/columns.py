@@ -10,6 +10,10 @@ DIVERSITY = Column("diversity_mm", "diversity, mm", "reference")
 NEAREST = Column("nearest_training_mm", "distance to the nearest training head, mm", "reference")
 COPY_RATE = Column("copy_rate", "copy rate", "lower", digits=1, percent=True)
 FRECHET = Column("frechet_distance", "Fréchet distance of normal maps", "lower", digits=0)
+FRECHET_EFFICIENTNET = Column("frechet_distance_efficientnet", "Fréchet distance of EfficientNet", "lower")
+MAPS_ONE_NNA = Column("one_nna_normal_maps", "1-NNA, normal maps", "half")
+MAPS_COVERAGE = Column("knn_coverage_normal_maps", "k-NN coverage, normal maps", "higher")
+SNC = Column("snc_distance", "SNC distance x 1000", "lower", digits=1)
 ONE_COMPONENT = Column("one_component", "one component", "higher", digits=0, percent=True)
 EMD_ONE_NNA = Column("one_nna_emd", "1-NNA, EMD", "half")
 EMD_COVERAGE = Column("coverage_emd", "coverage, EMD", "higher")
@@ -26,6 +30,10 @@ GENERATORS = (
     NEAREST,
     COPY_RATE,
     FRECHET,
+    FRECHET_EFFICIENTNET,
+    MAPS_ONE_NNA,
+    MAPS_COVERAGE,
+    SNC,
     ONE_COMPONENT,
     EMD_ONE_NNA,
     EMD_COVERAGE,
@@ -40,21 +48,16 @@ EVALUATION = (
     MMD,
     Column("normal_consistency", "normal consistency", "higher", digits=3),
     FRECHET,
+    FRECHET_EFFICIENTNET,
+    MAPS_ONE_NNA,
+    MAPS_COVERAGE,
+    SNC,
     DIVERSITY,
     NEAREST,
     COPY_RATE,
     Column("authenticity", "authenticity", "half"),
     ONE_COMPONENT,
     Column("human_size", "human size", digits=0, percent=True),
-)
-SPREAD = (
-    Column("spread", "`--spread`"),
-    ONE_NNA,
-    EMD_ONE_NNA,
-    FRECHET,
-    DIVERSITY,
-    Column("authenticity", "authenticity", "half"),
-    ONE_COMPONENT,
 )
 TRAINING_SET_SIZE = (
     Column("heads", "training heads", digits=0),
@@ -137,3 +140,19 @@ METRICS_SPEED = (
     Column("max_difference_mm", "largest difference, mm", digits=6),
 )
 GPU_SPEED = (Column("what", "what"), Column("value", "result"), Column("memory_gib", "GPU memory, GiB", digits=1))
+ALIGNMENT = (
+    SET,
+    Column("mean_mm", "fits: mean error, mm", "lower", digits=3),
+    Column("worst_mm", "worst, mm", "lower", digits=3),
+    Column("face_angle_deg", "normals of the face, degrees", "lower", digits=1),
+    Column("seconds_per_head", "time per head on one thread, s", "lower", digits=1),
+    Column("midpoint_one_component", "midpoints: one component", "higher", digits=0, percent=True),
+    Column("midpoint_mm", "distance to the true midpoint, mm", "lower"),
+    FRECHET,
+    ONE_NNA,
+    COVERAGE,
+    COPY_RATE,
+    Column("authenticity", "authenticity", "half"),
+    DIVERSITY,
+    ONE_COMPONENT,
+)

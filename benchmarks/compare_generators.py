@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 import trimesh
 import tyro
-from baselines import auto_decoder, gaussians, point_diffusion, voxel_diffusion
+from baselines import auto_decoder, gaussians, head_space, point_diffusion, voxel_diffusion
 from columns import GENERATORS
 from results_io import BenchmarkOptions, publish, run_benchmark
 from safetensors.torch import load_file, save_file
@@ -43,10 +44,10 @@ from hyperdiffusion import (
 )
 from overfit import (
     BadInput,
+    Cube,
     DecodeConfig,
-    Field,
     Fits,
-    NeuralHead,
+    HeadSpace,
     RunContext,
     Scan,
     Store,
@@ -131,19 +132,21 @@ class Task:
         """Number of samples."""
         return self.config.count
 
+    @cached_property
+    def cube(self) -> Cube:
+        """The cube of baselines whose heads are not warped."""
+        return head_space.cube_of(self.fits)
+
     @property
     def out(self) -> Path:
         """Folder for everything that is kept."""
         return self.config.out
 
     def decoded(
-        self, name: str, weights: Iterable[torch.Tensor], *, field: Field | None = None, repair: bool = False
+        self, name: str, parameters: Iterable[torch.Tensor], *, space: HeadSpace | None = None, repair: bool = False
     ) -> Meshes:
-        """Return the meshes of weights with all their components, None for each without a surface."""
-        heads = [
-            (f"{index:04d}", NeuralHead(field or self.fits.field, self.fits.cube, row))
-            for index, row in enumerate(weights)
-        ]
+        """Return the meshes of parameters with all their components, None for each without a surface."""
+        heads = [(f"{index:04d}", (space or self.fits.space).head(row)) for index, row in enumerate(parameters)]
         config = DecodeConfig(self.config.resolution, keep_all_components=True)
         decoded = decode_to_folder(heads, self.out / name, config=config, repair=repair, context=self.context)
         return [head.mesh for head in decoded]
@@ -191,8 +194,8 @@ def gaussian_weights(rank: int) -> Callable[[Task], Meshes]:
     """A Gaussian on principal components of the weights."""
 
     def draw(task: Task) -> Meshes:
-        weights = gaussians.gaussian_weights(task.fits, rank=rank, count=task.count)
-        return task.decoded(f"gaussian_weights_{rank}", weights)
+        parameters = gaussians.gaussian_weights(task.fits, rank=rank, count=task.count)
+        return task.decoded(f"gaussian_weights_{rank}", parameters)
 
     return draw
 
@@ -205,12 +208,17 @@ def gaussian_vertices(task: Task) -> Meshes:
 
 def auto_decoder_diffusion(task: Task) -> Meshes:
     """An auto-decoder with a diffusion on its codes."""
-    return task.decoded("auto_decoder", _auto_decoder_weights(task)["diffusion"], field=auto_decoder.FIELD)
+    return task.decoded("auto_decoder", _auto_decoder_weights(task)["diffusion"], space=_auto_decoder_space(task))
 
 
 def auto_decoder_gaussian(task: Task) -> Meshes:
     """The same auto-decoder with a Gaussian on its codes."""
-    return task.decoded("auto_decoder_gaussian", _auto_decoder_weights(task)["gaussian"], field=auto_decoder.FIELD)
+    weights = _auto_decoder_weights(task)["gaussian"]
+    return task.decoded("auto_decoder_gaussian", weights, space=_auto_decoder_space(task))
+
+
+def _auto_decoder_space(task: Task) -> HeadSpace:
+    return HeadSpace(auto_decoder.FIELD, task.cube)
 
 
 def _auto_decoder_weights(task: Task) -> dict[str, torch.Tensor]:
@@ -218,7 +226,7 @@ def _auto_decoder_weights(task: Task) -> dict[str, torch.Tensor]:
     path = task.out / "auto_decoder.safetensors"
     if not path.exists():
         samples = auto_decoder.auto_decoder_samples(
-            task.fits, seconds=task.seconds, count=task.count, context=task.context
+            task.fits, task.cube, seconds=task.seconds, count=task.count, context=task.context
         )
         save_file(samples, path)
     return load_file(path)
@@ -228,8 +236,8 @@ def voxels(side: int) -> Callable[[Task], Meshes]:
     """Diffusion of voxels with a given number along a side."""
 
     def draw(task: Task) -> Meshes:
-        grids = voxel_diffusion.voxel_samples(task.fits, side=side, seconds=task.seconds, count=task.count)
-        return [voxel_diffusion.mesh_of_grid(grid, task.fits.cube) for grid in grids]
+        grids = voxel_diffusion.voxel_samples(task.fits, task.cube, side=side, seconds=task.seconds, count=task.count)
+        return [voxel_diffusion.mesh_of_grid(grid, task.cube) for grid in grids]
 
     return draw
 
@@ -243,17 +251,18 @@ def point_cloud(task: Task) -> np.ndarray:
 
 
 def noisy_fits(task: Task) -> Meshes:
-    """Training fits plus noise: copies, which metrics of fidelity take for good samples."""
-    generator = torch.Generator().manual_seed(0)
-    weights = task.fits.weights
-    chosen = weights[torch.randperm(len(weights), generator=generator)[: task.count]]
+    """Training fits plus noise on their weights: copies, which metrics of fidelity take for good samples."""
+    generator, space, weights = torch.Generator().manual_seed(0), task.fits.space, task.fits.weights
+    chosen = task.fits.parameters[torch.randperm(len(weights), generator=generator)[: task.count]]
     std = (weights - weights.mean(0)).square().mean().sqrt()
-    return task.decoded("noisy_fits", chosen + NOISE_SHARE * std * torch.randn(chosen.shape, generator=generator))
+    noise = NOISE_SHARE * std * torch.randn(len(chosen), space.field.size, generator=generator)
+    noisy = torch.cat([space.warp_parameters(chosen), space.weights(chosen) + noise], dim=1)
+    return task.decoded("noisy_fits", noisy)
 
 
 def training_fits(task: Task) -> Meshes:
     """The fits of the training heads."""
-    return task.decoded("training_fits", task.fits.weights[: task.count])
+    return task.decoded("training_fits", task.fits.parameters[: task.count])
 
 
 def training_scans(task: Task) -> Meshes:

@@ -1,5 +1,6 @@
 """What the benchmarks of stage 1 measure: fits and their scans in, errors and midpoints out."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,24 +10,53 @@ import trimesh
 from jaxtyping import Float
 
 from overfit import (
+    AlignedScan,
+    AlignmentConfig,
     Cube,
     DecodeConfig,
+    HeadSpace,
     LabelBatch,
     NeuralHead,
     OverfitConfig,
+    RunContext,
     Scan,
+    ScanAlignment,
+    WarpSpace,
+    align,
     connected_components,
     decode,
     face_normal_error,
     fit_first,
     label_scan,
+    read_prepared,
+    run_tasks_in_order,
     surface_error,
 )
+from overfit.canonical.align import control_points
+from overfit.fit_scans import NewScan
 
 
-def first_fit(scan: Scan, cube: Cube, *, config: OverfitConfig, device: torch.device) -> Float[torch.Tensor, " P"]:
+def align_scans(
+    scans: Sequence[Scan], config: OverfitConfig, context: RunContext
+) -> tuple[HeadSpace, list[AlignedScan]]:
+    """Return the space that scans share and the scans aligned in it, as `overfit` makes them for a new store."""
+    alignments = run_tasks_in_order(_align, [(scan, config.alignment) for scan in scans], context)
+    cube = Cube.around(np.stack([alignment.bounds for alignment in alignments]), config.margin)
+    in_planes = np.mean([alignment.ends_in_plane for alignment in alignments]) > 1 / 2
+    warps = WarpSpace(control_points(config.alignment), bool(in_planes) and config.alignment.align != "none")
+    space = HeadSpace(config.field, cube, warps)
+    return space, [NewScan(scan, np.inf, found).in_space(space) for scan, found in zip(scans, alignments, strict=True)]
+
+
+def _align(scan: Scan, config: AlignmentConfig) -> ScanAlignment:
+    return align(read_prepared(scan).mesh, config)
+
+
+def first_fit(
+    scan: AlignedScan, space: HeadSpace, *, config: OverfitConfig, device: torch.device
+) -> Float[torch.Tensor, " P"]:
     """Return the network from which the other fits start, as `overfit` makes it."""
-    labels = LabelBatch.stack([label_scan(scan, cube, config=config).training], device)
+    labels = LabelBatch.stack([label_scan(scan, space, config=config).training], device)
     return fit_first(labels, config).cpu()
 
 

@@ -5,7 +5,7 @@
     python benchmarks/fit_quality.py HEADS STORE --reference OTHERS     # and 1-NNA against heads that were never fitted
 
 If the scans are in correspondence, the mean of two heads' vertices is their true midpoint; the decoded mean of their
-weights is compared with it.
+parameters is compared with it.
 """
 
 from collections.abc import Sequence
@@ -126,7 +126,7 @@ def _midpoint_rows(
 
 
 def _midpoint(fits: Fits, a: int, b: int) -> NeuralHead:
-    return NeuralHead(fits.field, fits.cube, (fits.weights[a] + fits.weights[b]) / 2)
+    return fits.space.head((fits.parameters[a] + fits.parameters[b]) / 2)
 
 
 def _measure_midpoint(head: NeuralHead, scans: tuple[Scan, Scan], resolution: int) -> dict[str, float] | None:

@@ -4,12 +4,12 @@
     python benchmarks/fit_settings.py HEADS --count 4 --settings.fit.lr 2e-3 --settings.fit.steps 1200
 
 HEADS is a folder of meshes in correspondence: the mean of two heads' vertices is then their true midpoint, with which
-the decoded mean of their weights is compared.
+the decoded mean of their parameters is compared.
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,16 @@ import torch
 import trimesh
 import tyro
 from columns import FIT_SETTINGS
-from fit_measures import first_fit, fit_errors, mean_of, midpoint_errors
+from fit_measures import align_scans, first_fit, fit_errors, mean_of, midpoint_errors
 from results_io import BenchmarkOptions, publish, run_benchmark
 
 from overfit import (
+    AlignedScan,
     BatchSetup,
-    Cube,
+    HeadSpace,
     Machine,
-    NeuralHead,
     OverfitConfig,
-    Scan,
+    RunContext,
     find_scans,
     fit_scan_batch,
     read_prepared,
@@ -59,40 +59,45 @@ class BenchmarkConfig(BenchmarkOptions):
 
 def main(benchmark: BenchmarkConfig) -> None:
     """Measure the default and the given settings."""
-    benchmark.machine.start()
-    rows = [{"settings": "default", **_measure(benchmark, benchmark.default)}]
+    context = benchmark.machine.start()
+    rows = [{"settings": "default", **_measure(benchmark, benchmark.default, context)}]
     if benchmark.settings != benchmark.default:
-        rows.append({"settings": "given", **_measure(benchmark, benchmark.settings)})
+        rows.append({"settings": "given", **_measure(benchmark, benchmark.settings, context)})
     publish("fit_settings", FIT_SETTINGS, rows, benchmark)
 
 
-def _measure(benchmark: BenchmarkConfig, config: OverfitConfig) -> dict[str, Any]:
+def _measure(benchmark: BenchmarkConfig, config: OverfitConfig, context: RunContext) -> dict[str, Any]:
     scans = find_scans(benchmark.heads)[: benchmark.count + 1]
     meshes = [read_prepared(scan).mesh for scan in scans]
-    cube = Cube.around(np.array([mesh.bounds for mesh in meshes]), config.margin)
-    heads, seconds = _fit(scans, cube, config)
-    errors = [
-        fit_errors(head, mesh, resolution=benchmark.resolution) for head, mesh in zip(heads, meshes[1:], strict=True)
-    ]
-    midpoint_mm = _midpoint_error(heads, meshes[1:], resolution=benchmark.resolution)
-    return {**mean_of(errors), "midpoint_mm": midpoint_mm, "seconds_per_head": seconds / len(heads)}
-
-
-def _fit(scans: Sequence[Scan], cube: Cube, config: OverfitConfig) -> tuple[list[NeuralHead], float]:
-    """Return fits of all scans but the first, from which they start, and their time in seconds."""
-    cpu = torch.device("cpu")
-    base = first_fit(scans[0], cube, config=config, device=cpu)
     start = time.perf_counter()
-    weights = fit_scan_batch(scans[1:], BatchSetup(base, cube, config, cpu)).weights
-    seconds = time.perf_counter() - start
-    return [NeuralHead(config.field, cube, row) for row in weights], seconds
+    space, aligned = align_scans(scans, config, context)
+    seconds_per_head = (time.perf_counter() - start) / len(scans)
+    parameters, seconds = _fit(aligned, space, config)
+    seconds_per_head += seconds / len(parameters)
+    errors = [
+        fit_errors(space.head(row), mesh, resolution=benchmark.resolution)
+        for row, mesh in zip(parameters, meshes[1:], strict=True)
+    ]
+    midpoint_mm = _midpoint_error(space, parameters, meshes[1:], resolution=benchmark.resolution)
+    return {**mean_of(errors), "midpoint_mm": midpoint_mm, "seconds_per_head": seconds_per_head}
 
 
-def _midpoint_error(heads: Sequence[NeuralHead], scans: Sequence[trimesh.Trimesh], *, resolution: int) -> float | None:
+def _fit(scans: Sequence[AlignedScan], space: HeadSpace, config: OverfitConfig) -> tuple[torch.Tensor, float]:
+    """Return fits (heads, S) of all scans but the first, from which they start, and their time in seconds."""
+    cpu = torch.device("cpu")
+    base = first_fit(scans[0], space, config=config, device=cpu)
+    start = time.perf_counter()
+    parameters = fit_scan_batch(scans[1:], BatchSetup(base, space, config, cpu)).parameters
+    return parameters, time.perf_counter() - start
+
+
+def _midpoint_error(
+    space: HeadSpace, parameters: torch.Tensor, scans: Sequence[trimesh.Trimesh], *, resolution: int
+) -> float | None:
     """Return the mean error in mm of the midpoints of pairs; None if no pair is in correspondence."""
     errors = []
-    for i in range(0, len(heads) - 1, 2):
-        middle = replace(heads[i], weights=(heads[i].weights + heads[i + 1].weights) / 2)
+    for i in range(0, len(parameters) - 1, 2):
+        middle = space.head((parameters[i] + parameters[i + 1]) / 2)
         errors.append(midpoint_errors(middle, (scans[i], scans[i + 1]), resolution=resolution))
     found = [error["mean_mm"] for error in errors if error is not None]
     return float(np.mean(found)) if found else None

@@ -3,7 +3,8 @@
     python benchmarks/fit_speed.py HEADS
     python benchmarks/fit_speed.py HEADS --device cuda
 
-Both start from a network that was fitted to the first head in their own way; labels are included, the first fit is not.
+Both start from a network that was fitted to the first head in their own way; alignment and labels are included, the
+first fit is not.
 The published method (preset `paper`) fits one network at a time with all threads, in float32 with Adam and a plateau
 schedule; ours fits several heads at once in the workers that `hyperdiffusion overfit` uses. Neither is repaired: the
 published method has no repair, and unfinished fits have much to repair. Each is stopped after several numbers of steps.
@@ -21,15 +22,15 @@ import numpy as np
 import torch
 import tyro
 from columns import FIT_SPEED, SPEED_UP
-from fit_measures import first_fit
+from fit_measures import align_scans, first_fit
 from results_io import BenchmarkOptions, publish, run_benchmark
 from tables import markdown_table
 
 from overfit import (
     BATCH_SIZE,
     PRESETS,
+    AlignedScan,
     BatchSetup,
-    Cube,
     DecodeConfig,
     NeuralHead,
     OverfitConfig,
@@ -99,12 +100,7 @@ def main(config: BenchmarkConfig) -> None:
         Method("ours", config.ours, config.our_steps, our_heads, batch_size),
     )
     scans = find_scans(config.heads)[: 1 + max(method.heads for method in methods)]
-    cube = Cube.around(np.array([read_prepared(scan).mesh.bounds for scan in scans]), config.ours.margin)
-    rows = [
-        row
-        for method in methods
-        for row in _measure(method, scans, cube, resolution=config.resolution, context=context)
-    ]
+    rows = [row for method in methods for row in _measure(method, scans, resolution=config.resolution, context=context)]
     publish("fit_speed", FIT_SPEED, rows, config)
     print(f"\n{markdown_table(SPEED_UP, speed_ups(rows))}")
 
@@ -125,20 +121,23 @@ def speed_ups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _measure(
-    method: Method, scans: Sequence[Scan], cube: Cube, *, resolution: int, context: RunContext
-) -> list[dict[str, Any]]:
+def _measure(method: Method, scans: Sequence[Scan], *, resolution: int, context: RunContext) -> list[dict[str, Any]]:
     config = replace(method.config, max_error_mm=np.inf, repair=False)
-    base = first_fit(scans[0], cube, config=config, device=context.device)
+    start = time.perf_counter()
+    space, aligned = align_scans(scans, config, context)
+    aligning = (time.perf_counter() - start) / len(scans)
+    base = first_fit(aligned[0], space, config=config, device=context.device)
     rows = []
     for steps in method.steps:
         stopped = replace(config, fit=replace(config.fit, steps=steps))
         start = time.perf_counter()
-        weights = _fit(method, scans[1 : 1 + method.heads], base, cube, stopped, context)
-        seconds = (time.perf_counter() - start) / len(weights)
+        parameters = _fit(
+            method, aligned[1 : 1 + method.heads], BatchSetup(base, space, stopped, context.device), context
+        )
+        seconds = aligning + (time.perf_counter() - start) / len(parameters)
         errors = [
-            _error(NeuralHead(config.field, cube, row), scan, resolution)
-            for row, scan in zip(weights[:MEASURED], scans[1:], strict=False)
+            _error(space.head(row), scan, resolution)
+            for row, scan in zip(parameters[:MEASURED], scans[1:], strict=False)
         ]
         rows.append(
             {
@@ -152,21 +151,13 @@ def _measure(
     return rows
 
 
-def _fit(
-    method: Method,
-    scans: Sequence[Scan],
-    base: torch.Tensor,
-    cube: Cube,
-    config: OverfitConfig,
-    context: RunContext,
-) -> torch.Tensor:
-    """Return the fits (heads, P): the published ones one after another, ours in the workers of `overfit`."""
+def _fit(method: Method, scans: Sequence[AlignedScan], setup: BatchSetup, context: RunContext) -> torch.Tensor:
+    """Return the fits (heads, S): the published ones one after another, ours in the workers of `overfit`."""
     batches = [scans[start : start + method.batch_size] for start in range(0, len(scans), method.batch_size)]
-    setup = BatchSetup(base, cube, config, context.device)
     tasks = [(batch, setup) for batch in batches]
     cores = 1 if method.batch_size == 1 else max(2, context.cores)
     return torch.cat(
-        [batch.weights for batch in run_tasks_in_order(fit_scan_batch, tasks, replace(context, cores=cores))]
+        [batch.parameters for batch in run_tasks_in_order(fit_scan_batch, tasks, replace(context, cores=cores))]
     )
 
 

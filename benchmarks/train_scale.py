@@ -21,7 +21,7 @@ from columns import TRAIN_SCALE
 from results_io import BenchmarkOptions, publish, run_benchmark
 from tqdm import tqdm
 
-from overfit import Cube, Field, FitRecord, Store
+from overfit import Cube, Field, FitRecord, HeadSpace, Store
 
 # Heads that are added to the store at once.
 HEADS_AT_ONCE = 1024
@@ -88,7 +88,7 @@ def _filled_store(folder: Path, heads: int) -> Store:
     if (folder / "store.json").exists():
         return Store(folder)
     field = Field()
-    store = Store.create(folder, field=field, cube=Cube((0.0, 0.0, 0.0), 150.0), settings={})
+    store = Store.create(folder, space=HeadSpace(field, Cube((0.0, 0.0, 0.0), 150.0)), settings={})
     generator = torch.Generator().manual_seed(0)
     shared = torch.randn(SHARED_RANK, field.size, generator=generator)
     for start in tqdm(range(0, heads, HEADS_AT_ONCE), desc="filling the store", unit="part"):

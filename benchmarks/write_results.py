@@ -161,7 +161,6 @@ CONTENTS: dict[str, Table | StepTimes | Value] = {
     ),
     # checkpoints/README.md
     "shipped-model": Table(columns.EVALUATION, ("shipped_model",)),
-    "shipped-model-spread": Table(columns.SPREAD, ("shipped_model_spread",)),
     # docs/results.md
     "ict-neutral": Table([column for column in columns.GENERATORS if column is not columns.NEAREST], ICT),
     "mixed": Table(columns.GENERATORS, MIXED),

@@ -275,9 +275,9 @@ def interpolate(
     context = machine.start()
     model = _load(checkpoint, context)
     ends = _find_heads(first, second, model, store, seed)
-    weights = stage2.interpolate_heads(model, **ends, frames=frames, space=space, context=context)
+    heads = stage2.interpolate_heads(model, **ends, frames=frames, space=space, context=context)
     written = stage2.write_between(
-        model, weights, out, name="frame", decoding=decoding, mesh_format=format, context=context
+        model, heads, out, name="frame", decoding=decoding, mesh_format=format, context=context
     )
     _print_failures(written.failures)
 
@@ -312,9 +312,9 @@ def mix(
     context = machine.start()
     model = _load(checkpoint, context)
     ends = _find_heads(first, second, model, store, seed)
-    weights = stage2.mix_layers(**ends, sizes=model.field.sizes)
+    heads = stage2.mix_layers(**ends, sizes=model.space.token_sizes)
     written = stage2.write_between(
-        model, weights, out, name="layers", decoding=decoding, mesh_format=format, context=context
+        model, heads, out, name="layers", decoding=decoding, mesh_format=format, context=context
     )
     _print_failures(written.failures)
 

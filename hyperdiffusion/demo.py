@@ -41,8 +41,8 @@ class DemoConfig:
     """Default heads to compare with."""
     generated_heads: int = 48
     """New heads to generate."""
-    overfit: OverfitConfig = OverfitConfig(fit=FitConfig(steps=1600, first_steps=6000))
-    """How heads are fitted: in somewhat fewer steps than by default, to end in time."""
+    overfit: OverfitConfig = OverfitConfig(fit=FitConfig(first_steps=6000))
+    """How heads are fitted: after a shorter first fit than by default, to end in time."""
     training: TrainingConfig = TrainingConfig()
     """How the model is trained."""
     # The exact EMD would take longer than everything else.
@@ -84,8 +84,8 @@ def _generate(
     checkpoint: Checkpoint, out: Path, config: DemoConfig, context: RunContext
 ) -> list[trimesh.Trimesh | None]:
     """The generated heads, also written to a folder."""
-    weights = sample(checkpoint, config.generated_heads)
-    named = [(f"head_{index:05d}", checkpoint.head(row)) for index, row in enumerate(weights)]
+    rows = sample(checkpoint, config.generated_heads)
+    named = [(f"head_{index:05d}", checkpoint.head(row)) for index, row in enumerate(rows)]
     decoded = decode_to_folder(named, out, config=config.decoding, repair=True, context=context)
     return [head.mesh for head in decoded]
 

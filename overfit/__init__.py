@@ -1,17 +1,27 @@
 """Stage 1: a folder of scans in, a store of small occupancy networks out, one overfitted to each scan."""
 
+from overfit.canonical.align import AlignmentConfig, ScanAlignment, align
+from overfit.canonical.warp import Warp, WarpSpace
 from overfit.decode_folder import DecodedHead, MeshFormat, decode_to_folder
 from overfit.decoder import DecodeConfig, decode, try_decode
 from overfit.field import Field
 from overfit.field_labels import FIELD_LOSS, FieldLabels
 from overfit.fit import FitConfig, autocast, losses
-from overfit.fit_batch import BatchResult, BatchSetup, OverfitConfig, fit_first, fit_scan_batch, label_scan
+from overfit.fit_batch import (
+    AlignedScan,
+    BatchResult,
+    BatchSetup,
+    OverfitConfig,
+    fit_first,
+    fit_scan_batch,
+    label_scan,
+)
 from overfit.fit_metrics import SurfaceError, face_normal_error, surface_error
 from overfit.fit_scans import BATCH_SIZE, OverfitResult, overfit, prepared_folder
 from overfit.geometry.bounding_cube import Cube
 from overfit.geometry.mesh import connected_components, igl_arrays, largest_component, on_face_front, sample_points
 from overfit.labels import LabelBatch, LabelConfig, Labels, label_mesh
-from overfit.neural_head import NeuralHead
+from overfit.neural_head import HeadSpace, NeuralHead
 from overfit.presets import PRESETS, Preset
 from overfit.runtime.errors import BadInput, Skipped
 from overfit.runtime.machine import Machine, RunContext
@@ -20,13 +30,15 @@ from overfit.scans.formats import MM_PER_UNIT, PreparedScan, Scan, find_scans, o
 from overfit.scans.prepare import PreparationConfig, PreparationReport
 from overfit.scans.prepare_folder import PrepareResult
 from overfit.scans.prepare_folder import prepare_folder as prepare
-from overfit.store import FitRecord, Fits, Store, WeightRows
+from overfit.store import FitRecord, Fits, ParameterRows, Store
 
 __all__ = [
     "BATCH_SIZE",
     "FIELD_LOSS",
     "MM_PER_UNIT",
     "PRESETS",
+    "AlignedScan",
+    "AlignmentConfig",
     "BadInput",
     "BatchResult",
     "BatchSetup",
@@ -38,6 +50,7 @@ __all__ = [
     "FitConfig",
     "FitRecord",
     "Fits",
+    "HeadSpace",
     "LabelBatch",
     "LabelConfig",
     "Labels",
@@ -53,10 +66,14 @@ __all__ = [
     "Preset",
     "RunContext",
     "Scan",
+    "ScanAlignment",
     "Skipped",
     "Store",
     "SurfaceError",
-    "WeightRows",
+    "Warp",
+    "WarpSpace",
+    "ParameterRows",
+    "align",
     "autocast",
     "connected_components",
     "decode",

@@ -7,12 +7,11 @@ from typing import Literal
 
 import trimesh
 
-from overfit.decoder import DecodeConfig, decode
+from overfit.decoder import NO_SURFACE, DecodeConfig, decode_canonical, to_head_space
 from overfit.geometry.mesh import largest_component
 from overfit.neural_head import NeuralHead
 from overfit.repair import repair_sample
 from overfit.runtime.atomic_io import atomic_write
-from overfit.runtime.errors import BadInput
 from overfit.runtime.machine import RunContext
 from overfit.runtime.workers import run_tasks_in_order
 
@@ -62,12 +61,14 @@ def decode_to_folder(
 
 
 def _decode_to_file(name: str, head: NeuralHead, path: Path, config: DecodeConfig, repair: bool) -> DecodedHead:
-    try:
-        mesh = decode(head, DecodeConfig(config.resolution, keep_all_components=True))
-    except BadInput as error:
-        return DecodedHead(name, path, None, str(error))
+    mesh = decode_canonical(head, config.resolution)
+    if mesh is None:
+        return DecodedHead(name, path, None, NO_SURFACE)
     if repair:
         mesh = repair_sample(head, mesh, resolution=config.resolution)
+    mesh = to_head_space(mesh, head.warp)
+    if not len(mesh.faces):
+        return DecodedHead(name, path, None, NO_SURFACE)
     if not config.keep_all_components:
         mesh = largest_component(mesh)
     with atomic_write(path) as unfinished:

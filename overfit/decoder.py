@@ -10,6 +10,8 @@ import torch
 import trimesh
 from jaxtyping import Float
 
+from overfit.canonical.neck import cut_neck
+from overfit.canonical.warp import Warp
 from overfit.geometry.mesh import largest_component
 from overfit.geometry.sparse_marching_cubes import (
     Level,
@@ -34,6 +36,8 @@ BYTES_PER_NODE = 10
 BEND_SHARE = 3 / 8
 # Logits are kept this far from zero; on a fitted head it is a micrometre.
 MIN_LOGIT = 1e-3
+# What is said of a head whose logits have one sign only.
+NO_SURFACE = "the network holds no surface; fit the scan again, or sample another seed"
 # Points that are evaluated at once. On CPU their activations take 1 MB and stay in the cache (2.5 times faster than
 # 16 MB).
 POINTS_AT_ONCE = {"cpu": 1 << 11, "cuda": 1 << 18}
@@ -60,26 +64,44 @@ class DecodeConfig:
 
 
 def decode(head: NeuralHead, config: DecodeConfig = DecodeConfig()) -> trimesh.Trimesh:
-    """Return the head's surface as a closed mesh in millimetres, normals outward.
+    """Return the head's surface as a closed mesh in millimetres, normals outward, warped from canonical space.
 
     Raises BadInput if the network's logits have one sign only, so that it holds no surface.
     """
     mesh = try_decode(head, config)
     if mesh is None:
-        raise BadInput("the network holds no surface; fit the scan again, or sample another seed")
+        raise BadInput(NO_SURFACE)
     return mesh
 
 
 def try_decode(head: NeuralHead, config: DecodeConfig = DecodeConfig()) -> trimesh.Trimesh | None:
     """Return what `decode` does, or None if there is no surface."""
-    logits = logit_grid(head, config.resolution)
+    mesh = decode_canonical(head, config.resolution)
+    if mesh is None:
+        return None
+    mesh = to_head_space(mesh, head.warp)
+    if not len(mesh.faces):
+        return None
+    return mesh if config.keep_all_components else largest_component(mesh)
+
+
+def to_head_space(mesh: trimesh.Trimesh, warp: Warp | None) -> trimesh.Trimesh:
+    """Return a mesh in canonical space as the warp carries it to the head, cut at the neck."""
+    if warp is None:
+        return mesh
+    warped = trimesh.Trimesh(warp(mesh.vertices), mesh.faces, process=False)
+    return warped if warp.neck_height is None else cut_neck(warped, warp.neck_height)
+
+
+def decode_canonical(head: NeuralHead, resolution: int) -> trimesh.Trimesh | None:
+    """Return all components of a head's surface in canonical space, in millimetres, or None if there is no surface."""
+    logits = logit_grid(head, resolution)
     low, high = float(logits.min()), float(logits.max())
     if not high > 0 > low:
         return None
     vertices, triangles = closed_surface(logits, outside=-max(1.0, high, -low))
-    points = vertices * (2 / (config.resolution - 1)) - 1
-    mesh = trimesh.Trimesh(head.cube.to_millimetres(points.clip(-1, 1)), triangles, process=False)
-    return mesh if config.keep_all_components else largest_component(mesh)
+    points = vertices * (2 / (resolution - 1)) - 1
+    return trimesh.Trimesh(head.cube.to_millimetres(points.clip(-1, 1)), triangles, process=False)
 
 
 @torch.no_grad()

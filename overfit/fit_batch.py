@@ -12,19 +12,23 @@ import torch
 import trimesh
 from jaxtyping import Float
 
-from overfit.decoder import MAX_RESOLUTION, MIN_RESOLUTION, DecodeConfig, try_decode
+from overfit.canonical.align import AlignmentConfig
+from overfit.canonical.warp import Warp
+from overfit.decoder import MAX_RESOLUTION, MIN_RESOLUTION, DecodeConfig, to_head_space, try_decode
 from overfit.field import Field
 from overfit.fit import FitConfig, OnProgress, fit
 from overfit.fit_metrics import iou, surface_error
-from overfit.geometry.bounding_cube import Cube
 from overfit.geometry.mesh import connected_components
 from overfit.labels import LabelBatch, LabelConfig, Labels, label_mesh
-from overfit.neural_head import NeuralHead
+from overfit.neural_head import HeadSpace, NeuralHead
 from overfit.repair import STRAY_POINTS, FittedHead, repair_fits, revise_labels
 from overfit.runtime.errors import BadInput, Skipped, require_at_least, require_between
 from overfit.scans.formats import Scan, Unit, read_prepared
 from overfit.store import FitRecord
 
+# Steps of a fit if none are given: with eyes, nose, lips and ears in one place, a fit has less to learn.
+WARPED_STEPS = 1200
+UNWARPED_STEPS = 2000
 # Of this many labelled points, one is not fitted to but measures the fit's IoU.
 TEST_EVERY = 10
 # Share of `check_resolution` at which unfinished fits are checked: what closes then is large.
@@ -41,6 +45,8 @@ class OverfitConfig:
     """Unit of the scan files; auto finds it from the size of a human head."""
     margin: float = 0.05
     """Space between the largest head and the sides of the cube, as a share of the cube."""
+    alignment: AlignmentConfig = AlignmentConfig()
+    """How scans are aligned with each other before they are fitted."""
     field: Field = Field()
     """The network."""
     labels: LabelConfig = LabelConfig()
@@ -72,17 +78,34 @@ class OverfitConfig:
                 "points itself; give more, or turn `repair` off"
             )
 
+    def with_steps(self) -> "OverfitConfig":
+        """Return the config with a number of steps, chosen by the alignment if it is open."""
+        if self.fit.steps:
+            return self
+        steps = WARPED_STEPS if self.alignment.align == "warp" else UNWARPED_STEPS
+        return replace(self, fit=replace(self.fit, steps=steps))
+
 
 @dataclass(frozen=True)
 class BatchResult:
     """What a batch of scans gave."""
 
-    weights: Float[torch.Tensor, "fits P"]
-    """The weights of the fits."""
+    parameters: Float[torch.Tensor, "fits S"]
+    """The parameters of the fits: of their warps and their networks."""
     records: list[FitRecord]
     """What is known about each fit."""
     skipped: list[Skipped]
     """The scans without a fit."""
+
+
+@dataclass(frozen=True)
+class AlignedScan:
+    """A scan and its place in canonical space."""
+
+    scan: Scan
+    """The scan."""
+    warp: Float[torch.Tensor, " W"]
+    """The parameters of its warp."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +118,10 @@ class LabelledScan:
     """SHA-256 of the scan file."""
     mesh: trimesh.Trimesh
     """The scan in millimetres."""
+    warp: Warp | None
+    """From canonical space to the scan."""
+    warp_parameters: Float[torch.Tensor, " W"]
+    """The parameters of that warp."""
     training: Labels
     """Labelled points to fit to."""
     test: Labels
@@ -107,8 +134,8 @@ class BatchSetup:
 
     base: Float[torch.Tensor, " P"]
     """The weights that fits start from."""
-    cube: Cube
-    """The store's cube in millimetres."""
+    space: HeadSpace
+    """The store's field, cube and warps."""
     config: OverfitConfig
     """How networks are fitted."""
     device: torch.device
@@ -116,29 +143,30 @@ class BatchSetup:
 
 
 def fit_scan_batch(
-    scans: Sequence[Scan], setup: BatchSetup, *, progress: OnProgress = lambda steps: None
+    scans: Sequence[AlignedScan], setup: BatchSetup, *, progress: OnProgress = lambda steps: None
 ) -> BatchResult:
     """Fit networks to all scans in one computation.
 
     `progress` is called with the number of steps done since the last call, summed over the scans.
     """
-    config = setup.config
+    config = setup.config.with_steps()
+    setup = replace(setup, config=config)
     labelled, skipped = [], []
     for scan in scans:
         try:
-            labelled.append(label_scan(scan, setup.cube, config=config))
+            labelled.append(label_scan(scan, setup.space, config=config))
         except BadInput as error:
-            skipped.append(Skipped(scan.name, str(error)))
+            skipped.append(Skipped(scan.scan.name, str(error)))
     rows, records = [], []
     fits = _fit_and_repair(labelled, setup, progress) if labelled else []
     for labelled_scan, fitted in zip(labelled, fits):
-        head, record = _measured_or_refitted(labelled_scan, fitted, setup)
+        weights, record = _measured_or_refitted(labelled_scan, fitted, setup)
         if record.error_mm > config.max_error_mm:
             skipped.append(_not_fitted(record, config))
         else:
-            rows.append(head.weights.cpu())
+            rows.append(torch.cat([labelled_scan.warp_parameters, weights.cpu()]))
             records.append(record)
-    return BatchResult(torch.stack(rows) if rows else torch.empty(0, config.field.size), records, skipped)
+    return BatchResult(torch.stack(rows) if rows else torch.empty(0, setup.space.size), records, skipped)
 
 
 def fit_first(
@@ -150,22 +178,24 @@ def fit_first(
     return fit(config.field, start, labels, config=first_fit, on_progress=on_progress)[0]
 
 
-def label_scan(scan: Scan, cube: Cube, *, config: OverfitConfig) -> LabelledScan:
+def label_scan(aligned: AlignedScan, space: HeadSpace, *, config: OverfitConfig) -> LabelledScan:
     """Return a scan with labels, their points drawn from a generator of its own: they do not depend on other scans.
 
     Raises BadInput if the scan cannot be read or encloses no volume.
     """
+    scan, warp = aligned.scan, space.warps.warp(aligned.warp)
     prepared = read_prepared(scan, config.unit)
     # What is computed about the mesh is cached with it; the scan's own copy stays small.
     mesh = prepared.mesh.copy(include_cache=True)
     try:
-        labels = label_mesh(
-            mesh, cube, config=_with_test_points(config.labels), rng=np.random.default_rng([*scan.name.encode()])
-        )
+        rng = np.random.default_rng([*scan.name.encode()])
+        labels = label_mesh(mesh, space.cube, config=_with_test_points(config.labels), rng=rng, warp=warp)
     except BadInput as error:
         raise BadInput(f"{scan.name}: {error}") from error
     is_test = np.arange(len(labels)) % TEST_EVERY == 0
-    return LabelledScan(scan.name, prepared.digest, mesh, labels[~is_test], labels[is_test])
+    return LabelledScan(
+        scan.name, prepared.digest, mesh, warp, aligned.warp, training=labels[~is_test], test=labels[is_test]
+    )
 
 
 def _with_test_points(config: LabelConfig) -> LabelConfig:
@@ -181,7 +211,7 @@ def _with_test_points(config: LabelConfig) -> LabelConfig:
 
 def _fit_and_repair(scans: Sequence[LabelledScan], setup: BatchSetup, progress: OnProgress) -> list[FittedHead]:
     """Fits in the order of the scans, repaired."""
-    config, cube, device = setup.config, setup.cube, setup.device
+    config, cube, device = setup.config, setup.space.cube, setup.device
     field = config.field
     labels = [scan.training for scan in scans]
 
@@ -205,15 +235,15 @@ def _fit_and_repair(scans: Sequence[LabelledScan], setup: BatchSetup, progress: 
     return repair_fits(fits, resolution=config.check_resolution, config=config.fit) if config.repair else fits
 
 
-def _measured_or_refitted(scan: LabelledScan, fitted: FittedHead, setup: BatchSetup) -> tuple[NeuralHead, FitRecord]:
-    """The fit and its record; if its error is too large, those of another fit that starts from random weights."""
+def _measured_or_refitted(scan: LabelledScan, fitted: FittedHead, setup: BatchSetup) -> tuple[torch.Tensor, FitRecord]:
+    """The fit's weights (P,) and record; if its error is too large, those of a fit that starts from random weights."""
     config, record = setup.config, _measure(scan, fitted)
     if record.error_mm <= config.max_error_mm:
-        return fitted.head, record
+        return fitted.head.weights, record
     fresh = config.field.initial(torch.Generator().manual_seed(config.fit.seed + 1))
     long = replace(config, fit=replace(config.fit, steps=config.fit.first_steps))
     (refitted,) = _fit_and_repair([scan], replace(setup, base=fresh, config=long), lambda steps: None)
-    return refitted.head, _measure(scan, refitted)
+    return refitted.head.weights, _measure(scan, refitted)
 
 
 def _measure(scan: LabelledScan, fitted: FittedHead) -> FitRecord:
@@ -221,7 +251,7 @@ def _measure(scan: LabelledScan, fitted: FittedHead) -> FitRecord:
     overlap = iou(fitted.head, test.points[0], test.distance[0])
     if fitted.mesh is None:
         return FitRecord(scan.name, scan.digest, overlap, float("inf"), float("inf"), 0)
-    components = connected_components(fitted.mesh)
+    components = connected_components(to_head_space(fitted.mesh, scan.warp))
     error = surface_error(components[0], scan.mesh, rng=np.random.default_rng(0))
     return FitRecord(scan.name, scan.digest, overlap, error.mean_mm, error.p95_mm, len(components))
 

@@ -13,17 +13,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
-from overfit.fit_batch import BatchResult, BatchSetup, OverfitConfig, fit_first, fit_scan_batch, label_scan
+from overfit.canonical.align import ScanAlignment, align, control_points
+from overfit.canonical.warp import WarpSpace
+from overfit.fit_batch import (
+    AlignedScan,
+    BatchResult,
+    BatchSetup,
+    OverfitConfig,
+    fit_first,
+    fit_scan_batch,
+    label_scan,
+)
 from overfit.geometry.bounding_cube import Cube
 from overfit.labels import LabelBatch
+from overfit.neural_head import HeadSpace
 from overfit.runtime.errors import BadInput, Skipped, require_at_least
 from overfit.runtime.machine import Machine, RunContext
 from overfit.runtime.ray_workers import check_ray, run_tasks_on_ray
 from overfit.runtime.settings import flatten_settings
 from overfit.runtime.workers import OnProgress, run_tasks
-from overfit.scans.formats import Scan, Unit, find_scans, read_digest, read_prepared
+from overfit.scans.formats import Scan, find_scans, read_digest, read_prepared
 from overfit.store import FitRecord, Store, require_store_folder
 
 # A scan this many times larger or smaller than the median scan is in another unit, or no head.
@@ -32,8 +42,8 @@ MAX_SIZE_RATIO = 2.0
 PREPARED_FOLDER = "prepared"
 # Scans fitted in one computation: on CPU their activations stay in the cache.
 BATCH_SIZE = {"cpu": 8, "cuda": 32}
-# Starting a worker takes as long as reading this many scans.
-MIN_SCANS_PER_WORKER = 64
+# Starting a worker takes as long as reading or aligning this many scans.
+MIN_SCANS_PER_WORKER = {"none": 64, "similarity": 4, "warp": 4}
 # Meshes that the survey keeps in memory, in bytes; the files of others are read again by the worker that fits them.
 MAX_MESH_BYTES = 1 << 30
 # tqdm's own bar with the count rounded: heads advance in fractions, step by step.
@@ -63,8 +73,18 @@ class NewScan:
 
     scan: Scan
     """The scan, its mesh in memory if there was room for it."""
-    bounds: Float[np.ndarray, "2 3"]
-    """The mesh's lower and upper bounds in millimetres."""
+    size: float
+    """The mesh's largest extent in millimetres."""
+    alignment: ScanAlignment
+    """Its place in canonical space."""
+
+    def in_space(self, space: HeadSpace) -> AlignedScan:
+        """Return the scan with the parameters of its warp; a warp that folds is smoothed until it does not."""
+        displacements, neck_height = self.alignment.displacements, self.alignment.neck_height
+        warp = space.warps.warp(space.warps.parameters(displacements, neck_height))
+        if warp is not None:
+            displacements = warp.unfolded(space.cube).displacements
+        return AlignedScan(self.scan, space.warps.parameters(displacements, neck_height))
 
 
 @dataclass(frozen=True)
@@ -142,18 +162,20 @@ def overfit(
             run uses the store, or no cluster answers.
     """
     require_at_least(0, batch_size=batch_size)
+    config = config.with_steps()
     store = Path(store)
     found = _find(scans, store)
     compute = Compute.start(machine, ray)
     with Store.locked(store):
         existing = _open_for_fits(store, config)
-        survey = _survey(found, existing.records() if existing else {}, config.unit, compute.context)
+        survey = _survey(found, existing.records() if existing else {}, config, compute.context)
         new, odd = (survey.new, []) if existing else _split_odd_sizes(survey)
         opened = existing or _create(store, new, config)
-        new, too_large = _split_too_large(new, opened.cube)
-        batches = _batches(found, [one.scan for one in new], batch_size or BATCH_SIZE[compute.batch_device.type])
+        new, too_large = _split_too_large(new, opened.space.cube)
+        aligned = [one.in_space(opened.space) for one in new]
+        batches = _batches(found, aligned, batch_size or BATCH_SIZE[compute.batch_device.type])
         if batches and opened.base is None:
-            _fit_base(opened, [one.scan for one in new], config, compute.context)
+            _fit_base(opened, aligned, config, compute.context)
         failed = _fit_batches(opened, batches, config, compute)
         opened.merge()
         skipped = sorted([*survey.skipped, *odd, *too_large, *failed], key=lambda one: one.name)
@@ -168,7 +190,7 @@ def prepared_folder(store: Path | str, config: OverfitConfig) -> Path:
     Raises BadInput if no fits with these settings can be added to the store: better before its scans are prepared.
     """
     store = Path(store)
-    _open_if_any(store, config)
+    _open_if_any(store, config.with_steps())
     return store / PREPARED_FOLDER
 
 
@@ -232,13 +254,14 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
-def _survey(found: Sequence[Scan], records: dict[str, FitRecord], unit: Unit, context: RunContext) -> Survey:
-    """Read every scan once, in workers if there are many."""
-    tasks = [(scan, unit, records[scan.name].digest if scan.name in records else None) for scan in found]
+def _survey(found: Sequence[Scan], records: dict[str, FitRecord], config: OverfitConfig, context: RunContext) -> Survey:
+    """Read and align every scan once, in workers if there are many."""
+    tasks = [(scan, config, records[scan.name].digest if scan.name in records else None) for scan in found]
     results: dict[int, NewScan | KeptScan | Skipped] = {}
     mesh_bytes = 0
-    with context.progress(len(tasks), "reading", "scan") as bar:
-        for index, result in run_tasks(_survey_scan, tasks, context, min_tasks_per_worker=MIN_SCANS_PER_WORKER):
+    kind = config.alignment.align
+    with context.progress(len(tasks), "reading" if kind == "none" else "aligning", "scan") as bar:
+        for index, result in run_tasks(_survey_scan, tasks, context, min_tasks_per_worker=MIN_SCANS_PER_WORKER[kind]):
             if isinstance(result, NewScan) and result.scan.prepared is not None and found[index].prepared is None:
                 mesh_bytes += result.scan.prepared.nbytes
                 if mesh_bytes > MAX_MESH_BYTES:
@@ -253,24 +276,27 @@ def _survey(found: Sequence[Scan], records: dict[str, FitRecord], unit: Unit, co
     )
 
 
-def _survey_scan(scan: Scan, unit: Unit, kept_digest: str | None) -> NewScan | KeptScan | Skipped:
-    """Read a scan whose digest in the store is `kept_digest`, if it is there."""
+def _survey_scan(scan: Scan, config: OverfitConfig, kept_digest: str | None) -> NewScan | KeptScan | Skipped:
+    """Read and align a scan whose digest in the store is `kept_digest`, if it is there."""
     try:
         if kept_digest is not None and read_digest(scan) == kept_digest:
             return KeptScan(scan.name)
-        prepared = read_prepared(scan, unit)
+        prepared = read_prepared(scan, config.unit)
     except BadInput as error:
         return Skipped(scan.name, str(error))
     except OSError as error:
         return Skipped(scan.name, f"{scan.name}: cannot be read ({error.strerror}); check the file and its permissions")
-    return NewScan(replace(scan, prepared=prepared), np.array(prepared.mesh.bounds))
+    size = float(np.ptp(prepared.mesh.bounds, axis=0).max())
+    # What is computed about the mesh is cached with it; the scan's own copy stays small.
+    alignment = align(prepared.mesh.copy(include_cache=True), config.alignment)
+    return NewScan(replace(scan, prepared=prepared), size, alignment)
 
 
 def _split_odd_sizes(survey: Survey) -> tuple[list[NewScan], list[Skipped]]:
     """The scans for a new store, and those whose size is far from the others'. Raises BadInput if there is no scan."""
     if not survey.new:
         raise BadInput(f"`scans`: none of them can be used; the first: {survey.skipped[0].reason}")
-    sizes = {one.scan.name: float(np.ptp(one.bounds, axis=0).max()) for one in survey.new}
+    sizes = {one.scan.name: one.size for one in survey.new}
     median = float(np.median(list(sizes.values())))
     odd = [
         Skipped(
@@ -285,7 +311,7 @@ def _split_odd_sizes(survey: Survey) -> tuple[list[NewScan], list[Skipped]]:
 
 def _split_too_large(new: Sequence[NewScan], cube: Cube) -> tuple[list[NewScan], list[Skipped]]:
     """The scans that the store's cube holds, and the others."""
-    fitting = [one for one in new if cube.contains(one.bounds)]
+    fitting = [one for one in new if cube.contains(one.alignment.bounds)]
     names = {one.scan.name for one in fitting}
     too_large = [one.scan.name for one in new if one.scan.name not in names]
     return fitting, [
@@ -295,16 +321,18 @@ def _split_too_large(new: Sequence[NewScan], cube: Cube) -> tuple[list[NewScan],
 
 def _create(folder: Path, new: Sequence[NewScan], config: OverfitConfig) -> Store:
     """A new store whose cube holds all scans."""
-    cube = Cube.around(np.stack([one.bounds for one in new]), config.margin)
-    return Store.create(folder, field=config.field, cube=cube, settings=_as_json(config))
+    cube = Cube.around(np.stack([one.alignment.bounds for one in new]), config.margin)
+    ends_in_plane = sum(one.alignment.ends_in_plane for one in new) > len(new) / 2
+    warps = WarpSpace(control_points(config.alignment), cuts_neck=config.alignment.align != "none" and ends_in_plane)
+    return Store.create(folder, space=HeadSpace(config.field, cube, warps), settings=_as_json(config))
 
 
-def _batches(found: Sequence[Scan], new: Sequence[Scan], size: int) -> dict[int, list[Scan]]:
+def _batches(found: Sequence[Scan], new: Sequence[AlignedScan], size: int) -> dict[int, list[AlignedScan]]:
     """The new scans in batches, each by its number.
 
     Batches are cut from all scans, so that a run that resumes cuts them as the first one did.
     """
-    by_name = {scan.name: scan for scan in new}
+    by_name = {one.scan.name: one for one in new}
     batches = {
         start: [by_name[scan.name] for scan in found[start : start + size] if scan.name in by_name]
         for start in range(0, len(found), size)
@@ -312,7 +340,7 @@ def _batches(found: Sequence[Scan], new: Sequence[Scan], size: int) -> dict[int,
     return {start: scans for start, scans in batches.items() if scans}
 
 
-def _fit_base(store: Store, scans: Sequence[Scan], config: OverfitConfig, context: RunContext) -> None:
+def _fit_base(store: Store, scans: Sequence[AlignedScan], config: OverfitConfig, context: RunContext) -> None:
     """Fit the network from which all others start, to the first scan that can be labelled."""
     name, labels = _first_labels(store, scans, config, context)
     with context.progress(config.fit.first_steps, f"first fit ({name})", "step") as bar:
@@ -320,28 +348,28 @@ def _fit_base(store: Store, scans: Sequence[Scan], config: OverfitConfig, contex
 
 
 def _first_labels(
-    store: Store, scans: Sequence[Scan], config: OverfitConfig, context: RunContext
+    store: Store, scans: Sequence[AlignedScan], config: OverfitConfig, context: RunContext
 ) -> tuple[str, LabelBatch]:
-    for scan in scans:
+    for aligned in scans:
         try:
-            labels = label_scan(scan, store.cube, config=config).training
+            labels = label_scan(aligned, store.space, config=config).training
         except BadInput:
             continue  # Its batch reports why.
-        return scan.name, LabelBatch.stack([labels], context.device)
+        return aligned.scan.name, LabelBatch.stack([labels], context.device)
     raise BadInput(
         f"{store.folder}: not one scan encloses a volume; close their surfaces, or try `sign_method=mesh-to-sdf`"
     )
 
 
 def _fit_batches(
-    store: Store, batches: dict[int, list[Scan]], config: OverfitConfig, compute: Compute
+    store: Store, batches: dict[int, list[AlignedScan]], config: OverfitConfig, compute: Compute
 ) -> list[Skipped]:
     """Fit the batches, save each as it is done, and return the scans that could not be fitted."""
     base = store.base
     if not batches or base is None:
         return []
     starts = list(batches)
-    setup = BatchSetup(base, store.cube, config, compute.batch_device)
+    setup = BatchSetup(base, store.space, config, compute.batch_device)
     tasks = [(batches[start], setup) for start in starts]
     total = sum(len(scans) for scans in batches.values())
     skipped: list[Skipped] = []
@@ -355,7 +383,7 @@ def _fit_batches(
         for index, result in compute.run_tasks(fit_scan_batch, tasks, on_progress=on_progress):
             skipped += result.skipped
             if result.records:
-                store.add(starts[index], result.weights, result.records)
+                store.add(starts[index], result.parameters, result.records)
                 bar.set_postfix_str(f"{np.mean([record.error_mm for record in result.records]):.3f} mm")
             done += len(batches[starts[index]])
             bar.update(max(0, done - bar.n))

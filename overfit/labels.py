@@ -1,5 +1,8 @@
 """Occupancy labels: a mesh in millimetres in, points in the field's cube and their signed distances out.
 
+The cube is in canonical space: a warp carries the points to the head, where distances are measured. Where a head ends
+in the neck's plane, distances are those to a head with a longer neck.
+
 The sign says inside (negative) or outside. The distance lets the fit soften its targets close to the surface, where
 the hard step of the published method makes islands and needs three to four times as many steps.
 """
@@ -13,6 +16,8 @@ import torch
 import trimesh
 from jaxtyping import Float
 
+from overfit.canonical.neck import extend_neck, without_neck_cut
+from overfit.canonical.warp import Warp
 from overfit.geometry.bounding_cube import Cube
 from overfit.geometry.mesh import sample_points, sample_surface
 from overfit.geometry.signed_distance import (
@@ -111,16 +116,33 @@ class LabelBatch:
         )
 
 
-def label_mesh(mesh: trimesh.Trimesh, cube: Cube, *, config: LabelConfig, rng: np.random.Generator) -> Labels:
-    """Return labelled points of a mesh in millimetres. Raises BadInput if the mesh encloses no volume."""
-    points = np.concatenate(
+def label_mesh(
+    mesh: trimesh.Trimesh, cube: Cube, *, config: LabelConfig, rng: np.random.Generator, warp: Warp | None = None
+) -> Labels:
+    """Return labelled points of a mesh in millimetres. Raises BadInput if the mesh encloses no volume.
+
+    Args:
+        mesh: The head.
+        cube: The field's cube, in canonical space.
+        config: Where points are.
+        rng: The source of randomness.
+        warp: From canonical space to the head; without one, the head lies in canonical space as it is.
+    """
+    surface = mesh
+    if warp is not None and warp.neck_height is not None:
+        surface, mesh = without_neck_cut(mesh), extend_neck(mesh)
+    near_surface = np.concatenate(
         [
-            _near_points(mesh, cube, config, rng),
-            sample_points(mesh, config.band_points, rng=rng)
+            _near_points(surface, cube, config, rng),
+            sample_points(surface, config.band_points, rng=rng)
             + config.band_sigma_mm * rng.standard_normal((config.band_points, 3)),
-            cube.to_millimetres(rng.uniform(-1, 1, (config.uniform_points, 3))),
         ]
     )
+    canonical = near_surface if warp is None else warp.inverse_in(cube, near_surface)
+    anywhere = cube.to_millimetres(rng.uniform(-1, 1, (config.uniform_points, 3)))
+    canonical = np.concatenate([canonical, anywhere])
+    # The inverse only chose the points: what is measured is where the warp carries them.
+    points = canonical if warp is None else warp(canonical)
     measure = {"winding-number": winding_number_distance, "mesh-to-sdf": depth_scan_distance}[config.sign_method]
     distance = measure(mesh, points)
     if config.gap_mm:
@@ -128,7 +150,7 @@ def label_mesh(mesh: trimesh.Trimesh, cube: Cube, *, config: LabelConfig, rng: n
         distance = np.where(in_gap, -config.gap_mm / 2, distance)
     if not (distance < 0).any():
         raise BadInput("encloses no volume; close the scan's surface, or try `sign_method=mesh-to-sdf`")
-    return Labels(cube.to_field(points).astype(np.float32), distance.astype(np.float32))
+    return Labels(cube.to_field(canonical).astype(np.float32), distance.astype(np.float32))
 
 
 def _near_points(mesh: trimesh.Trimesh, cube: Cube, config: LabelConfig, rng: np.random.Generator) -> np.ndarray:

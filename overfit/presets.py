@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from overfit.canonical.align import AlignmentConfig
 from overfit.field import Field
 from overfit.fit import FitConfig
 from overfit.fit_batch import OverfitConfig
@@ -22,6 +23,7 @@ _PAPER_STEPS = _PAPER_EPOCHS * (2 * _PAPER_POINTS // _PAPER_BATCH_SIZE)
 PRESETS: dict[Preset, OverfitConfig] = {
     "default": OverfitConfig(),
     "paper": OverfitConfig(
+        alignment=AlignmentConfig(align="none"),
         field=Field(box=0.5, frequency=1.0),
         labels=LabelConfig(
             near_points=_PAPER_POINTS,

@@ -7,6 +7,7 @@ in and near a stray are relabelled as what surrounds it, and a few steps of fitt
 There are three occasions. `revise_labels` looks at unfinished fits, so that the rest of their steps closes what is
 large: pockets behind lips, ears that touch the head. `repair_fits` spends a few short rounds on the slivers that are
 left in finished fits. `repair_sample` does so with a sample, which is fitted to its own logits for want of a scan.
+All of it happens in canonical space: no head is warped yet.
 """
 
 from collections.abc import Sequence
@@ -56,7 +57,7 @@ class FittedHead:
     labels: Labels
     """The labels that it was fitted to."""
     mesh: trimesh.Trimesh | None
-    """All components of its surface in millimetres, or None if it has no surface."""
+    """All components of its surface in millimetres, in canonical space, or None if it has no surface."""
 
     @property
     def has_strays(self) -> bool:
@@ -115,7 +116,7 @@ def repair_sample(head: NeuralHead, mesh: trimesh.Trimesh, *, resolution: int) -
 
     Args:
         head: The sampled network.
-        mesh: All components of its surface in millimetres.
+        mesh: All components of its surface in millimetres, in canonical space.
         resolution: Grid nodes along a side of the cube on which `mesh` was made.
     """
     if len(connected_components(mesh)) == 1:

@@ -1,9 +1,9 @@
 """The store between the stages: a folder of fitted weights and of what is known about each scan.
 
-    store.json            what all fits share: field, cube, settings
+    store.json            what all fits share: field, cube, warps, settings
     base.safetensors      the first fit, from which all others start
-    weights.safetensors   weights (scans, P) and, in its header, one record per scan; of many scans only the first, the
-                          others follow in weights-00001.safetensors and so on
+    weights.safetensors   parameters (scans, S), of the warps and the networks, and, in its header, one record per scan;
+                          of many scans only the first, the others follow in weights-00001.safetensors and so on
     shards/               batches that are not merged yet, in the same form
     scans.csv             the records as a table, and the scans that were skipped with the reason
     prepared/             the heads that `hyperdiffusion overfit` prepared for this store, if it did
@@ -23,20 +23,24 @@ import filelock
 import torch
 from jaxtyping import Float
 
-from overfit.field import Field
-from overfit.geometry.bounding_cube import Cube
-from overfit.neural_head import NeuralHead
+from overfit.canonical.align import AlignmentConfig
+from overfit.neural_head import HeadSpace, NeuralHead
 from overfit.runtime.atomic_io import atomic_write, remove_unfinished, write_json
 from overfit.runtime.errors import BadInput, Skipped
 from overfit.runtime.tensor_file import TensorFile, open_tensor_file, write_tensor_file
 from overfit.store_v1 import rename_record, rename_settings
 
-# 1: settings and records had other names, see store_v1.py. 2: today's.
-VERSION = 2
+# 1: settings and records had other names, see store_v1.py. 2: heads were not warped. 3: today's.
+VERSION = 3
 # Scans in a file of weights, or a batch more. Merging shards holds this many in memory, 150 MB.
 SCANS_PER_FILE = 1024
 # What one run holds against others. The system releases it when the run ends, however it ends.
 LOCK_FILE = ".lock"
+# Name of the parameters in a file; those of version 2 were all weights.
+TENSOR = "weights"
+# The last version whose heads were not warped, and what its settings say about that today.
+UNALIGNED_VERSION = 2
+UNALIGNED = asdict(AlignmentConfig(align="none"))
 # What to do about a damaged file of weights.
 REFIT = "delete it and run `hyperdiffusion overfit` again"
 
@@ -63,38 +67,40 @@ class FitRecord:
 class Fits:
     """A store's content in memory."""
 
-    field: Field
-    """The network of all fits."""
-    cube: Cube
-    """The cube in millimetres that all fits share."""
-    weights: Float[torch.Tensor, "scans P"]
-    """The weights of the fits, float32."""
+    space: HeadSpace
+    """How a row of parameters is read."""
+    parameters: Float[torch.Tensor, "scans S"]
+    """The parameters of the fits, float32."""
     records: list[FitRecord]
-    """What is known about each fit, in the order of the weights."""
+    """What is known about each fit, in the order of the parameters."""
+
+    @property
+    def weights(self) -> Float[torch.Tensor, "scans P"]:
+        """The weights of the fits' networks."""
+        return self.space.weights(self.parameters)
 
     def head(self, index: int) -> NeuralHead:
         """Return one fit."""
-        return NeuralHead(self.field, self.cube, self.weights[index])
+        return self.space.head(self.parameters[index])
 
 
 @dataclass(frozen=True)
 class _Row:
-    """Where a scan's weights are."""
+    """Where a scan's parameters are."""
 
     path: Path
-    """The file of weights."""
+    """The file of parameters."""
     index: int
     """The row in it."""
     record: FitRecord
     """What is known about the fit."""
 
 
-class WeightRows:
-    """A store's weights, left on disk: `rows[indices]` reads those that are asked for, in the order of `records`."""
+class ParameterRows:
+    """A store's parameters, left on disk: `rows[indices]` reads those that are asked for, in the order of `records`."""
 
-    def __init__(self, field: Field, cube: Cube, rows: Sequence[_Row]):
-        self.field = field
-        self.cube = cube
+    def __init__(self, space: HeadSpace, rows: Sequence[_Row]):
+        self.space = space
         self.records = [row.record for row in rows]
         self._rows = rows
         self._open: dict[Path, Any] = {}
@@ -102,26 +108,26 @@ class WeightRows:
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, indices: torch.Tensor | Sequence[int]) -> Float[torch.Tensor, "B P"]:
-        """Return the weights of some fits. Raises BadInput if they are not finite or their file is damaged."""
+    def __getitem__(self, indices: torch.Tensor | Sequence[int]) -> Float[torch.Tensor, "B S"]:
+        """Return the parameters of some fits. Raises BadInput if they are not finite or their file is damaged."""
         chosen = [self._rows[int(index)] for index in indices]
-        weights = torch.empty(len(chosen), self.field.size)
-        for target, row in zip(weights, chosen):
+        parameters = torch.empty(len(chosen), self.space.size)
+        for target, row in zip(parameters, chosen):
             target.copy_(torch.from_numpy(self._slice(row.path)[row.index]))
-        for row, is_finite in zip(chosen, torch.isfinite(weights).all(1).tolist()):
+        for row, is_finite in zip(chosen, torch.isfinite(parameters).all(1).tolist()):
             if not is_finite:
                 raise BadInput(f"{row.path}: the weights of {row.record.name} are not finite; {REFIT}")
-        return weights
+        return parameters
 
     def _slice(self, path: Path) -> Any:
-        """The file's weights, of which single rows are read."""
+        """The file's parameters, of which single rows are read."""
         if path not in self._open:
             # As NumPy: its maps are read-only, while those of torch count as memory.
             with open_tensor_file(path, remedy=REFIT, framework="np") as file:
-                weights = file.file.get_slice("weights")
-            if weights.get_shape()[1:] != [self.field.size]:
+                parameters = file.file.get_slice(TENSOR)
+            if parameters.get_shape()[1:] != [self.space.size]:
                 raise BadInput(f"{path}: holds other networks than the store's; {REFIT}")
-            self._open[path] = weights
+            self._open[path] = parameters
         return self._open[path]
 
 
@@ -136,24 +142,25 @@ class Store:
             self.version: int = content["version"]
             if self.version > VERSION:
                 raise BadInput(f"{self.folder}: made by a newer version; update hyperdiffusion")
-            self.field = Field.of(content["field"])
-            self.cube = Cube.of(content["cube"])
+            self.space = HeadSpace.of(content)
             self.settings: dict[str, Any] = content["settings"]
             if self.version == 1:
                 self.settings = rename_settings(self.settings)
+            if self.version <= UNALIGNED_VERSION:
+                self.settings["alignment"] = UNALIGNED
         except (KeyError, TypeError, AttributeError) as error:
             raise _damaged(self.folder, error) from error
 
     @classmethod
-    def create(cls, folder: Path, *, field: Field, cube: Cube, settings: dict[str, Any]) -> "Store":
+    def create(cls, folder: Path, *, space: HeadSpace, settings: dict[str, Any]) -> "Store":
         """Make an empty store."""
-        _write_description(folder, field, cube, settings)
+        _write_description(folder, space, settings)
         return cls(folder)
 
     def upgrade(self) -> None:
         """Write the description of an older store in the form of this version, before new fits are added."""
         if self.version < VERSION:
-            _write_description(self.folder, self.field, self.cube, self.settings)
+            _write_description(self.folder, self.space, self.settings)
             self.version = VERSION
 
     @property
@@ -166,16 +173,16 @@ class Store:
         """Save the weights of the first fit."""
         _write(self.folder / "base.safetensors", weights[None], [])
 
-    def add(self, batch: int, weights: Float[torch.Tensor, "scans P"], records: Sequence[FitRecord]) -> None:
+    def add(self, batch: int, parameters: Float[torch.Tensor, "scans S"], records: Sequence[FitRecord]) -> None:
         """Save a batch of fits, as a shard of its own until `merge`."""
-        _write(self.folder / "shards" / f"{batch:06d}.safetensors", weights, records)
+        _write(self.folder / "shards" / f"{batch:06d}.safetensors", parameters, records)
 
     def records(self) -> dict[str, FitRecord]:
         """Return all records by name; a shard's record replaces an older one."""
         return {record.name: record for path in self._files() for record in _read_records(path)}
 
-    def rows(self) -> WeightRows:
-        """Return all fits by name, their weights left on disk. Raises BadInput if there is none or one is damaged."""
+    def rows(self) -> ParameterRows:
+        """Return all fits by name, left on disk. Raises BadInput if there is none, or one is damaged."""
         rows = {
             record.name: _Row(path, index, record)
             for path in self._files()
@@ -183,12 +190,12 @@ class Store:
         }
         if not rows:
             raise BadInput(f"{self.folder}: no fits in it; run `hyperdiffusion overfit` to the end")
-        return WeightRows(self.field, self.cube, [rows[name] for name in sorted(rows)])
+        return ParameterRows(self.space, [rows[name] for name in sorted(rows)])
 
     def read(self) -> Fits:
         """Return all fits by name, in memory. Raises BadInput as `rows` does."""
         rows = self.rows()
-        return Fits(self.field, self.cube, rows[range(len(rows))], rows.records)
+        return Fits(self.space, rows[range(len(rows))], rows.records)
 
     def merge(self) -> None:
         """Merge the shards into files of weights. A kill between its steps loses nothing: names decide."""
@@ -202,8 +209,8 @@ class Store:
         for shard in shards:
             rows |= _read_by_name(shard)
             if len(rows) >= SCANS_PER_FILE or shard == shards[-1]:
-                weights, records = zip(*rows.values())
-                _write(self._part(number), torch.stack(weights), list(records))
+                parameters, records = zip(*rows.values())
+                _write(self._part(number), torch.stack(parameters), list(records))
                 number, rows = number + 1, {}
         for shard in shards:
             shard.unlink()
@@ -279,18 +286,17 @@ def _damaged(folder: Path, reason: Exception | str) -> BadInput:
     return BadInput(f"{folder / 'store.json'}: damaged ({reason}); restore it, or fit into a new folder")
 
 
-def _write_description(folder: Path, field: Field, cube: Cube, settings: dict[str, Any]) -> None:
-    content = {"version": VERSION, "field": asdict(field), "cube": asdict(cube), "settings": settings}
-    write_json(folder / "store.json", content)
+def _write_description(folder: Path, space: HeadSpace, settings: dict[str, Any]) -> None:
+    write_json(folder / "store.json", {"version": VERSION, **asdict(space), "settings": settings})
 
 
-def _write(path: Path, weights: torch.Tensor, records: Sequence[FitRecord]) -> None:
-    write_tensor_file(path, {"weights": weights}, {"records": [asdict(record) for record in records]})
+def _write(path: Path, parameters: torch.Tensor, records: Sequence[FitRecord]) -> None:
+    write_tensor_file(path, {TENSOR: parameters}, {"records": [asdict(record) for record in records]})
 
 
 def _read(path: Path) -> tuple[torch.Tensor, list[FitRecord]]:
     with open_tensor_file(path, remedy=REFIT) as file:
-        return file.file.get_tensor("weights"), _records(file)
+        return file.file.get_tensor(TENSOR), _records(file)
 
 
 def _read_by_name(path: Path) -> dict[str, tuple[torch.Tensor, FitRecord]]:

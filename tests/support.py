@@ -16,14 +16,19 @@ from scipy.spatial.transform import Rotation
 
 from hyperdiffusion import TrainingConfig, TransformerConfig, train
 from overfit import FitConfig, LabelConfig, Machine, OverfitConfig
+from overfit.canonical.align import AlignmentConfig
+from overfit.canonical.neck import cut_neck
+from overfit.canonical.shape_model import ShapeModel
 from overfit.geometry.rays import ray_intersector
+from overfit.geometry.similarity import Similarity
 from overfit.scans.depth_capture import DepthFrame
 
 # Where real data lies beside a checkout; tests that read it skip where it is absent.
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
-# Without repair: fits this short have hundreds of strays.
+# Without repair: fits this short have hundreds of strays. Without alignment: an ellipsoid has no face to align.
 SMALL = OverfitConfig(
+    alignment=AlignmentConfig(align="none"),
     repair=False,
     check_resolution=32,
     max_error_mm=20.0,
@@ -65,6 +70,16 @@ def ellipsoid(radii, subdivisions: int = 3) -> trimesh.Trimesh:
     """An ellipsoid of a head's size, in millimetres."""
     mesh = trimesh.creation.icosphere(subdivisions)
     return trimesh.Trimesh(mesh.vertices * radii, mesh.faces, process=False)
+
+
+def random_head(seed: int, *, pose: Similarity = Similarity()) -> trimesh.Trimesh:
+    """A head of random shape in millimetres, closed below by a plane through its neck."""
+    model = ShapeModel.standard()
+    shape = np.random.default_rng(seed).standard_normal(len(model.modes))
+    vertices = pose(model.vertices(shape, np.zeros((model.offsets.shape[1], 3))))
+    # The shape bends the template's own cut, which lies just below the plane.
+    cut = np.setdiff1d(np.arange(len(vertices)), model.matched)
+    return cut_neck(trimesh.Trimesh(vertices, model.mesh.faces, process=False), vertices[cut, 1].max() + 1)
 
 
 @dataclass(frozen=True)

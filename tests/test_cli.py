@@ -1,5 +1,6 @@
 """The command line from end to end, on small shapes: folders in, meshes out, and one line for bad input."""
 
+import json
 import os
 import re
 import shutil
@@ -13,13 +14,14 @@ import trimesh
 from support import command, ellipsoid, run_cli, run_process
 
 from hyperdiffusion.cli import COMMANDS, _with_flags
-from overfit import Store
+from overfit import BadInput, Store
 from overfit.scans.template import Template
 
 SMALL = [
     *("--near-points", "6000", "--band-points", "2000", "--uniform-points", "2000"),
     *("--first-steps", "200", "--steps", "60", "--points-per-step", "512"),
     *("--max-error-mm", "20", "--check-resolution", "32", "--no-repair", "--prepared"),
+    *("--align", "none"),
 ]
 TINY = [
     *("--width", "32", "--depth", "1", "--attention-heads", "2"),
@@ -193,6 +195,42 @@ def test_a_store_of_other_settings_is_refused_and_kept(work):
     line = run_cli("overfit", work / "scans", work / "store", *SMALL, "--octaves", "3").error
     assert line.startswith("hyperdiffusion: --octaves 3: ") and "was made with 4" in line
     assert (work / "store" / "weights.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "words, steps",
+    [
+        ([], 1200),
+        (["--align", "none"], 2000),
+        (["--align", "similarity"], 2000),
+        (["--align", "none", "--steps", "9"], 9),
+    ],
+)
+def test_the_number_of_steps_follows_the_alignment(tmp_path, monkeypatch, words, steps):
+    found = []
+
+    def overfit(*_, config, **__):
+        found.append(config.with_steps().fit.steps)
+        raise BadInput("enough")
+
+    monkeypatch.setattr("hyperdiffusion.cli.stage1.overfit", overfit)
+    assert "enough" in run_cli("overfit", tmp_path, tmp_path / "store", "--prepared", *words).error
+    assert found == [steps]
+
+
+def test_a_store_of_version_2_is_decoded_and_resumes_without_alignment(scan_folder, store, tmp_path):
+    old = shutil.copytree(store, tmp_path / "store")
+    content = json.loads((old / "store.json").read_text()) | {"version": 2}
+    del content["warps"], content["settings"]["alignment"]
+    (old / "store.json").write_text(json.dumps(content))
+    done = run_cli("decode", old, tmp_path / "fits", "--resolution", "32")
+    assert done.returncode == 0 and len(list((tmp_path / "fits").glob("*.ply"))) == 6, done.stderr
+    aligned = [*(word for word in SMALL if word not in ("--align", "none")), "--align", "warp"]
+    line = run_cli("overfit", scan_folder, old, *aligned).error
+    assert line.startswith("hyperdiffusion: --align warp: ") and "was made with none" in line
+    done = run_cli("overfit", scan_folder, old, *SMALL)
+    assert "0 fitted, 6 kept from before, 0 skipped" in done.stdout, done.stderr
+    assert np.array_equal(Store(old).read().parameters, Store(store).read().parameters)
 
 
 def test_files_and_folders_of_the_wrong_kind_are_named(work, scan_folder, tmp_path):

@@ -2,9 +2,13 @@
 
 import ast
 import configparser
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -14,6 +18,7 @@ LAYERS = {
         ["runtime", "store_v1"],
         ["geometry"],
         ["scans", "field"],
+        ["canonical"],
         ["neural_head", "labels", "lr_schedule"],
         ["fit", "paper_fit", "decoder"],
         ["field_labels", "fit_metrics", "store"],
@@ -109,6 +114,7 @@ def test_sampling_does_not_import_training(module):
         "overfit/runtime",
         "overfit/geometry",
         "overfit/scans",
+        "overfit/canonical",
         "hyperdiffusion/diffusion",
         "hyperdiffusion/evaluation",
         "hyperdiffusion/rendering",
@@ -129,10 +135,35 @@ def test_modules_of_a_folder_do_not_import_in_circles(folder):
     assert not needs, f"circular: {needs}"
 
 
-def test_the_wheel_lists_every_package():
+def test_libraries_that_modules_import_at_the_start_are_installed_with_the_package():
+    """Those of the extras are imported where they are used."""
+    imported = {
+        name.split(".")[0]
+        for package in LAYERS
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    } - {*LAYERS, *sys.stdlib_module_names}
+    required = {canonicalize_name(Requirement(line).name) for line in requirements("options", "install_requires")}
+    # A library without a list of its modules has the name of its module.
+    distributions = packages_distributions()
+    missing = {name for name in imported if not required & set(map(canonicalize_name, distributions.get(name, [name])))}
+    assert not missing, f"not in install_requires: {missing}"
+
+
+def requirements(section: str, option: str) -> list[str]:
+    return [line for line in setup_config()[section][option].splitlines() if line and not line.startswith("#")]
+
+
+def setup_config() -> configparser.ConfigParser:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    listed = set(config["options"]["packages"].split())
+    return config
+
+
+def test_the_wheel_lists_every_package():
+    listed = set(setup_config()["options"]["packages"].split())
     found = {
         ".".join(path.parent.relative_to(ROOT).parts)
         for package in LAYERS

@@ -2,8 +2,8 @@
 
     python tools/make_template.py
 
-The file holds the mean head, vertices (n, 3) in mm and faces (m, 3), and how heads differ from it, modes (20, n, 3):
-principal components of 400 random heads, each one standard deviation in mm. Rotation and translation of each head are
+The file holds the mean head, vertices (n, 3) in mm and faces (m, 3), and how heads differ from it, modes (80, n, 3):
+principal components of 1200 random heads, each one standard deviation in mm. Rotation and translation of each head are
 removed first (Umeyama 1991). Needs the extra `demo`.
 """
 
@@ -17,11 +17,11 @@ from hyperdiffusion.data.synthetic_heads import HeadModel, Person
 from overfit.scans.template import TEMPLATE_FILE
 
 # Random heads whose shapes are analysed.
-HEADS = 400
+HEADS = 1200
 # Seed of the heads, apart from those of any data set.
 SEED = 77
 # Principal components that are kept.
-MODES = 20
+MODES = 80
 # Parameters of the mean head: an adult in the middle of every range.
 MEAN_PARAMETERS = {
     "gender": 0.5,

@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float
 from tqdm import tqdm
 
+from baselines import head_space
 from baselines.velocity_diffusion import TokenVelocity, cosine_fall, draw_samples, train_denoiser
 from hyperdiffusion import LatentCoordinates, TransformerConfig, code_optimizer, code_table
-from overfit import FIELD_LOSS, Field, FieldLabels, Fits, RunContext, autocast, losses
+from overfit import FIELD_LOSS, Cube, Field, FieldLabels, Fits, RunContext, autocast, losses
 
 FIELD = Field(hidden=(256, 256, 256, 256))
 CODE_SIZE = 128
@@ -62,10 +63,10 @@ class SharedNetwork:
 
 
 def auto_decoder_samples(
-    fits: Fits, *, seconds: float, count: int, context: RunContext
+    fits: Fits, cube: Cube, *, seconds: float, count: int, context: RunContext
 ) -> dict[str, Float[torch.Tensor, "count P"]]:
-    """Return weights of `FIELD` of new heads, "diffusion" and "gaussian" by what models the codes."""
-    network, codes = _train_decoder(fits, seconds * DECODER_SHARE, context)
+    """Return weights of `FIELD` in a cube for new heads, "diffusion" and "gaussian" by what models the codes."""
+    network, codes = _train_decoder(fits, cube, seconds * DECODER_SHARE, context)
     coordinates = LatentCoordinates.from_weights(codes, [CODE_SIZE])
     whitened = coordinates.encode(codes)
 
@@ -88,10 +89,10 @@ def auto_decoder_samples(
     return {name: network.weights_of(coordinates.decode(latent)) for name, latent in drawn.items()}
 
 
-def _train_decoder(fits: Fits, seconds: float, context: RunContext) -> tuple[SharedNetwork, torch.Tensor]:
+def _train_decoder(fits: Fits, cube: Cube, seconds: float, context: RunContext) -> tuple[SharedNetwork, torch.Tensor]:
     """Return the shared network and the codes (heads, code)."""
     start = time.monotonic()
-    labels = FieldLabels.of(fits.field, fits.cube, weights=fits.weights, context=context)
+    labels = head_space.labels_of(fits, cube, context=context)
     generator = torch.Generator().manual_seed(0)
     weights = FIELD.initial(generator).requires_grad_()
     shifts = (torch.randn(CODE_SIZE, sum(FIELD.hidden), generator=generator) / CODE_SIZE**0.5).requires_grad_()

@@ -14,9 +14,9 @@ from overfit import MM_PER_UNIT, BadInput, Fits
 TYPICAL_EXTENT_MM = 250.0
 
 
-def gaussian_weights(fits: Fits, *, rank: int, count: int) -> Float[torch.Tensor, "count P"]:
-    """Return weights drawn from a Gaussian on the first `rank` principal components of the fits' weights."""
-    coordinates = LatentCoordinates.from_weights(fits.weights, fits.field.sizes)
+def gaussian_weights(fits: Fits, *, rank: int, count: int) -> Float[torch.Tensor, "count S"]:
+    """Return parameters drawn from a Gaussian on the first `rank` principal components of the fits' parameters."""
+    coordinates = LatentCoordinates.from_weights(fits.parameters, fits.space.token_sizes)
     drawn = torch.randn(count, coordinates.size, generator=torch.Generator().manual_seed(0))
     drawn[:, rank:] = 0
     return coordinates.decode(drawn)

@@ -10,9 +10,10 @@ import trimesh
 from jaxtyping import Float
 from skimage.measure import marching_cubes
 
+from baselines import head_space
 from baselines.velocity_diffusion import TokenVelocity, draw_samples, train_denoiser
 from hyperdiffusion import TransformerConfig
-from overfit import FIELD_LOSS, Cube, Fits
+from overfit import Cube, Fits
 
 # Signed distances are truncated here, in millimetres.
 BAND_MM = 20.0
@@ -22,9 +23,11 @@ BATCH_SIZE = 16
 TRANSFORMER = TransformerConfig(width=128, depth=4, attention_heads=4, dropout=0.0)
 
 
-def voxel_samples(fits: Fits, *, side: int, seconds: float, count: int) -> Float[torch.Tensor, "count side side side"]:
-    """Return grids of signed distances of new heads, in units of the band, after training for a given time."""
-    grids = _distance_grids(fits, side)
+def voxel_samples(
+    fits: Fits, cube: Cube, *, side: int, seconds: float, count: int
+) -> Float[torch.Tensor, "count side side side"]:
+    """Return grids of signed distances of new heads in a cube, in units of the band, after training for a time."""
+    grids = _distance_grids(fits, cube, side)
     mean = grids.mean(0)
     scale = (grids - mean).square().mean().sqrt()
     data = _to_patches((grids - mean) / scale, side)
@@ -48,13 +51,12 @@ def mesh_of_grid(grid: Float[torch.Tensor, "side side side"], cube: Cube) -> tri
     return trimesh.Trimesh(cube.to_millimetres(points.clip(-1, 1)), triangles, process=False)
 
 
-@torch.no_grad()
-def _distance_grids(fits: Fits, side: int) -> torch.Tensor:
+def _distance_grids(fits: Fits, cube: Cube, side: int) -> torch.Tensor:
     """Return truncated signed distances (heads, side, side, side) in units of the band."""
-    axis = torch.linspace(-1, 1, side)
-    nodes = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
-    logits = torch.cat([fits.field(row[None], nodes[None]) for row in fits.weights])
-    return (-FIELD_LOSS.softness_mm / BAND_MM * logits).clamp(-1, 1).reshape(-1, side, side, side)
+    axis = np.linspace(-1, 1, side)
+    nodes = cube.to_millimetres(np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3))
+    grids = np.stack([head_space.distances(fits.head(index), nodes) for index in range(len(fits.records))])
+    return torch.from_numpy(grids / BAND_MM).float().clamp(-1, 1).reshape(-1, side, side, side)
 
 
 def _to_patches(grids: torch.Tensor, side: int) -> torch.Tensor:

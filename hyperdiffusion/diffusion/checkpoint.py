@@ -13,15 +13,17 @@ from hyperdiffusion.diffusion.checkpoint_v3 import DESCRIPTION_V3, upgrade
 from hyperdiffusion.diffusion.coordinates import Coordinates, LatentCoordinates, WeightCoordinates
 from hyperdiffusion.diffusion.denoiser import Denoiser, TransformerConfig, restore_denoiser
 from hyperdiffusion.diffusion.schedule import NoiseSchedule
-from overfit.field import Field
-from overfit.geometry.bounding_cube import Cube
-from overfit.neural_head import NeuralHead
+from overfit.neural_head import HeadSpace, NeuralHead
 from overfit.runtime.errors import BadInput
 from overfit.runtime.tensor_file import open_tensor_file, write_tensor_file
 
 # Name of the description in the file.
 CHECKPOINT = "hyperdiffusion checkpoint"
-VERSION = 4
+# 4: heads were not warped, and are read as such. 5: today's.
+VERSION = 5
+OLDEST_VERSION = 4
+# The basis of latent coordinates: nearly all of a checkpoint. That of the included one is in half precision.
+BASIS = "coordinates.basis"
 # The checkpoint that is installed with the project.
 SHIPPED_PACKAGE = "hyperdiffusion.checkpoints"
 SHIPPED_FILE = "heads.safetensors"
@@ -64,10 +66,8 @@ class TrainingRecord:
 class Checkpoint:
     """A trained denoiser, and how its samples become heads."""
 
-    field: Field
-    """The networks whose weights are sampled."""
-    cube: Cube
-    """The cube in millimetres that they cover."""
+    space: HeadSpace
+    """How a row of sampled parameters is read."""
     coordinates: Coordinates
     """What is diffused."""
     schedule: NoiseSchedule
@@ -82,17 +82,16 @@ class Checkpoint:
         """Where the tensors are."""
         return self.coordinates.mean.device
 
-    def head(self, weights: Float[torch.Tensor, " P"]) -> NeuralHead:
-        """Return the head of a row of sampled weights."""
-        return NeuralHead(self.field, self.cube, weights)
+    def head(self, parameters: Float[torch.Tensor, " S"]) -> NeuralHead:
+        """Return the head of a row of sampled parameters."""
+        return self.space.head(parameters)
 
     def save(self, path: Path) -> None:
         """Write the checkpoint, whole or not at all."""
         config = self.denoiser.transformer_config
         description = {
             "version": VERSION,
-            "field": asdict(self.field),
-            "cube": asdict(self.cube),
+            **asdict(self.space),
             "noise_schedule": asdict(self.schedule),
             "transformer": None if config is None else asdict(config),
             "sizes": self.coordinates.sizes,
@@ -129,8 +128,8 @@ class Checkpoint:
     def _from(
         cls, tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any], device: torch.device
     ) -> "Checkpoint":
-        kind = LatentCoordinates if "coordinates.basis" in tensors else WeightCoordinates
-        parts = [tensors[f"coordinates.{name}"].to(device) for name in kind.TENSORS]
+        kind = LatentCoordinates if BASIS in tensors else WeightCoordinates
+        parts = [tensors[f"coordinates.{name}"].float().to(device) for name in kind.TENSORS]
         coordinates = kind(tuple(description["sizes"]), *parts)
         schedule = NoiseSchedule(**description["noise_schedule"])
         config = description["transformer"] and TransformerConfig(**description["transformer"])
@@ -138,8 +137,7 @@ class Checkpoint:
         state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         denoiser = restore_denoiser(config, coordinates, schedule=schedule, state=state)
         return cls(
-            Field.of(description["field"]),
-            Cube.of(description["cube"]),
+            HeadSpace.of(description),
             coordinates,
             schedule,
             denoiser.eval().to(device),
@@ -163,7 +161,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     version = description.get("version", 0)
     if version > VERSION:
         raise BadInput(f"{path}: a checkpoint of a newer version; update hyperdiffusion-heads")
-    if version < VERSION:
+    if version < OLDEST_VERSION:
         raise BadInput(f"{path}: a checkpoint of an older version; train it again from its store")
     return tensors, description
 

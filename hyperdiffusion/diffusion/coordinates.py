@@ -1,4 +1,6 @@
-"""Coordinates for the diffusion: weights (B, P) in, coordinates (B, D) out, and back; and how they split into tokens.
+"""Coordinates for the diffusion: parameters (B, S) in, coordinates (B, D) out, and back; how they split into tokens.
+
+A head's parameters are its network's weights and, in front of them, those of its warp, if heads are warped.
 
 `LatentCoordinates` are whitened coordinates in a basis of few directions: that of the learned latent space, or the
 principal components of the weights. Every coordinate then has unit variance and is noised alike. With one scale for
@@ -7,7 +9,7 @@ which start from pure noise, are less diverse than the data. `WeightCoordinates`
 published, or the same divided by one scale.
 
 The transformer sees tokens: the weight and the bias of each layer, each in principal components of its own (an
-isometry), and the timestep.
+isometry), and the timestep. The warp belongs to the first layer's weight.
 """
 
 from collections.abc import Sequence
@@ -30,15 +32,15 @@ MIN_VARIANCE_RATIO = 1e-3
 
 @dataclass(frozen=True)
 class LatentCoordinates:
-    """Whitened coordinates in an orthonormal basis of weight space."""
+    """Whitened coordinates in an orthonormal basis of parameter space."""
 
     TENSORS: ClassVar = ("mean", "basis", "std", "variance_ratio")
 
     sizes: tuple[int, ...]
-    """Entries of each weight token, in flat order."""
-    mean: Float[torch.Tensor, " P"]
-    """Mean of the weights over the store."""
-    basis: Float[torch.Tensor, "D P"]
+    """Parameters of each token, in flat order."""
+    mean: Float[torch.Tensor, " S"]
+    """Mean of the parameters over the store."""
+    basis: Float[torch.Tensor, "D S"]
     """Orthonormal rows, ordered by decreasing variance of the store's heads."""
     std: Float[torch.Tensor, " D"]
     """Standard deviation of the store's heads along each direction."""
@@ -46,26 +48,26 @@ class LatentCoordinates:
     """Variance of unseen heads along each direction relative to the store's; see `unseen_variance_ratio`."""
 
     @classmethod
-    def from_weights(cls, weights: Float[torch.Tensor, "heads P"], sizes: Sequence[int]) -> "LatentCoordinates":
-        """Return the principal components of a store's weights."""
+    def from_weights(cls, parameters: Float[torch.Tensor, "heads S"], sizes: Sequence[int]) -> "LatentCoordinates":
+        """Return the principal components of a store's heads."""
         # In double precision: the mean is far larger than the differences between heads.
-        mean = weights.double().mean(0)
-        _, singular, rows = torch.linalg.svd(weights.double() - mean, full_matrices=False)
+        mean = parameters.double().mean(0)
+        _, singular, rows = torch.linalg.svd(parameters.double() - mean, full_matrices=False)
         kept = singular > MIN_RELATIVE_STD * singular[0]
-        std = singular[kept] / len(weights) ** 0.5
-        ratio = unseen_variance_ratio(weights)[: len(std)]
+        std = singular[kept] / len(parameters) ** 0.5
+        ratio = unseen_variance_ratio(parameters)[: len(std)]
         return cls(tuple(sizes), mean.float(), rows[kept].float().contiguous(), std.float(), ratio.float())
 
     @classmethod
     def from_codes(
         cls,
-        mean: Float[torch.Tensor, " P"],
-        directions: Float[torch.Tensor, "D P"],
+        mean: Float[torch.Tensor, " S"],
+        directions: Float[torch.Tensor, "D S"],
         *,
         codes: Float[torch.Tensor, "heads D"],
         sizes: Sequence[int],
     ) -> "LatentCoordinates":
-        """Return whitened coordinates for the weights `mean + codes @ directions`.
+        """Return whitened coordinates for the parameters `mean + codes @ directions`.
 
         The basis is rotated to the principal components of the codes. The directions fit unseen heads as well as
         the heads they were learned on, so that all variance ratios are 1.
@@ -80,12 +82,12 @@ class LatentCoordinates:
         mean = mean.double() + code_mean @ directions.double()
         return cls(tuple(sizes), mean.float(), basis.float().contiguous(), std.float(), torch.ones(len(std)))
 
-    def encode(self, weights: Float[torch.Tensor, "B P"]) -> Float[torch.Tensor, "B D"]:
+    def encode(self, parameters: Float[torch.Tensor, "B S"]) -> Float[torch.Tensor, "B D"]:
         """Return coordinates of zero mean and unit variance by projection onto the basis."""
-        return (weights - self.mean) @ self.basis.T / self.std
+        return (parameters - self.mean) @ self.basis.T / self.std
 
-    def decode(self, coordinates: Float[torch.Tensor, "B D"]) -> Float[torch.Tensor, "B P"]:
-        """Return the weights of coordinates."""
+    def decode(self, coordinates: Float[torch.Tensor, "B D"]) -> Float[torch.Tensor, "B S"]:
+        """Return the parameters of coordinates."""
         return (coordinates * self.std) @ self.basis + self.mean
 
     def to(self, device: torch.device) -> "LatentCoordinates":
@@ -107,7 +109,7 @@ class LatentCoordinates:
     def token_maps(self) -> tuple[list[Float[torch.Tensor, "D rank"]], list[Float[torch.Tensor, "rank D"]]]:
         """For each token, the map from coordinates to the token, and from the token to unwhitened coordinates.
 
-        A token is its slice of the weights, rotated to the principal components of that slice over the store.
+        A token is its slice of the parameters, rotated to the principal components of that slice over the store.
         """
         scale = self.std.double().square().mean().sqrt()
         width = self.std.double() / scale
@@ -126,34 +128,34 @@ class LatentCoordinates:
 
 @dataclass(frozen=True)
 class WeightCoordinates:
-    """The weights themselves, less a mean and divided by one scale. The published ones have mean 0 and scale 1."""
+    """The parameters themselves, less a mean and divided by one scale. The published ones have mean 0 and scale 1."""
 
     TENSORS: ClassVar = ("mean", "scale")
 
     sizes: tuple[int, ...]
-    """Entries of each weight token, in flat order."""
-    mean: Float[torch.Tensor, " P"]
-    """Subtracted from the weights."""
+    """Parameters of each token, in flat order."""
+    mean: Float[torch.Tensor, " S"]
+    """Subtracted from the parameters."""
     scale: Float[torch.Tensor, " 1"]
     """The rest is divided by this."""
 
     @classmethod
     def raw(cls, sizes: Sequence[int]) -> "WeightCoordinates":
-        """Return coordinates that are the weights, unchanged."""
+        """Return coordinates that are the parameters, unchanged."""
         return cls(tuple(sizes), torch.zeros(sum(sizes)), torch.ones(1))
 
     @classmethod
-    def scaled(cls, weights: Float[torch.Tensor, "heads P"], sizes: Sequence[int]) -> "WeightCoordinates":
+    def scaled(cls, parameters: Float[torch.Tensor, "heads S"], sizes: Sequence[int]) -> "WeightCoordinates":
         """Return coordinates of zero mean, and of unit variance over all entries together."""
-        mean = weights.mean(0)
-        return cls(tuple(sizes), mean, (weights - mean).square().mean().sqrt()[None])
+        mean = parameters.mean(0)
+        return cls(tuple(sizes), mean, (parameters - mean).square().mean().sqrt()[None])
 
-    def encode(self, weights: Float[torch.Tensor, "B P"]) -> Float[torch.Tensor, "B P"]:
-        """Return the coordinates of weights."""
-        return (weights - self.mean) / self.scale
+    def encode(self, parameters: Float[torch.Tensor, "B S"]) -> Float[torch.Tensor, "B S"]:
+        """Return the coordinates of parameters."""
+        return (parameters - self.mean) / self.scale
 
-    def decode(self, coordinates: Float[torch.Tensor, "B P"]) -> Float[torch.Tensor, "B P"]:
-        """Return the weights of coordinates."""
+    def decode(self, coordinates: Float[torch.Tensor, "B S"]) -> Float[torch.Tensor, "B S"]:
+        """Return the parameters of coordinates."""
         return coordinates * self.scale + self.mean
 
     def to(self, device: torch.device) -> "WeightCoordinates":
@@ -162,25 +164,25 @@ class WeightCoordinates:
 
     @property
     def size(self) -> int:
-        """D = P, the number of coordinates."""
+        """D = S, the number of coordinates."""
         return len(self.mean)
 
 
 Coordinates = LatentCoordinates | WeightCoordinates
 
 
-def unseen_variance_ratio(weights: Float[torch.Tensor, "heads P"]) -> Float[torch.Tensor, " heads"]:
+def unseen_variance_ratio(parameters: Float[torch.Tensor, "heads S"]) -> Float[torch.Tensor, " heads"]:
     """Return, for each principal component, the variance of unseen heads relative to that of the store's heads.
 
     Principal components fit the heads they are computed from: unseen heads vary as much along the first ones, and far
     less along the last, which describe single fits. The ratio is estimated by cross-validation, with components from
     most heads and variances from those left out. It is 1 for fewer than 16 heads, which allow no estimate.
     """
-    count = len(weights)
+    count = len(parameters)
     if count < FOLDS:
         return torch.ones(count, dtype=torch.double)
     # Inner products are all that is needed: no fold touches the 36,737 entries again.
-    gram = weights.double() - weights.double().mean(0)
+    gram = parameters.double() - parameters.double().mean(0)
     gram = gram @ gram.T
     fold = torch.arange(count) % FOLDS
     ratios = torch.stack([_fold_variance_ratio(gram, fold == index) for index in fold.unique()])

@@ -1,4 +1,4 @@
-"""Encodes heads in a latent space: fitted networks (heads, P) and a basis in; codes (heads, D) out.
+"""Encodes heads in a latent space: parameters of fitted heads (heads, S) and a basis in; codes (heads, D) out.
 
 A code is found as in an auto-decoder (Park et al., DeepSDF, 2019): by gradient descent, so that the decoded network
 agrees with the fitted one about its surface. Weights that have no effect on the surface do not matter.
@@ -11,16 +11,18 @@ import torch
 from jaxtyping import Float
 
 from hyperdiffusion.diffusion.coordinates import LatentCoordinates
-from overfit.field import Field
+from overfit.canonical.warp import UNIT_MM
 from overfit.field_labels import FIELD_LOSS, FieldLabels
 from overfit.fit import autocast, losses
-from overfit.geometry.bounding_cube import Cube
 from overfit.lr_schedule import lr_factor
+from overfit.neural_head import HeadSpace
 from overfit.runtime.errors import require_at_least
 from overfit.runtime.machine import RunContext
 
 # Fraction of the steps over which the learning rates rise.
 WARMUP_FRACTION = 0.05
+# Weight of a warp's mean squared error, in mm^2, beside the loss of the field.
+WARP_WEIGHT = 1.0
 # Decay rates of Adam's moments.
 ADAM_BETAS = (0.9, 0.99)
 
@@ -51,6 +53,9 @@ class LatentSpaceConfig:
     """Adam's peak learning rate for encoding; codes are whitened then, so that it is larger than `code_lr`."""
     encode_penalty: float = 1e-4
     """Weight of the codes' squared norm for encoding; a larger one draws new heads towards the mean."""
+    warp_dim: int = 64
+    """Upper bound on the dimensions of the warps in the latent space: principal components of the heads' warps; at most
+    half the number of heads."""
     max_latent_heads: int = 2048
     """Upper bound on the heads that the latent space is learned on; the others are encoded afterwards."""
 
@@ -59,6 +64,7 @@ class LatentSpaceConfig:
             1,
             latent_dim=self.latent_dim,
             latent_steps=self.latent_steps,
+            warp_dim=self.warp_dim,
             latent_batch_size=self.latent_batch_size,
             latent_points=self.latent_points,
             encode_steps=self.encode_steps,
@@ -77,35 +83,53 @@ class LatentSpaceConfig:
 
 @dataclass(frozen=True)
 class AutoDecoder:
-    """A linear map from codes to networks, with a table of codes: weights = mean + codes @ directions."""
+    """A linear map from codes to heads, with a table of codes: parameters = mean + codes @ directions."""
 
-    field: Field
-    """The networks' architecture."""
-    mean: Float[torch.Tensor, " P"]
-    """The network of the zero code."""
-    directions: Float[torch.Tensor, "D P"]
-    """What each entry of a code adds to the weights."""
+    space: HeadSpace
+    """How a head's parameters are read."""
+    mean: Float[torch.Tensor, " S"]
+    """The head of the zero code."""
+    directions: Float[torch.Tensor, "D S"]
+    """What each entry of a code adds to the parameters."""
     codes: torch.nn.Embedding
     """One code (D,) a head; sparse, since few heads take part in a step and the others' moments must not decay."""
 
 
+@dataclass(frozen=True)
+class HeadLabels:
+    """What fitted heads say about their surfaces, and their warps."""
+
+    field: FieldLabels
+    """Points near each surface and their signed distances, in canonical space."""
+    warp: Float[torch.Tensor, "heads W"]
+    """The warps' parameters."""
+
+    @classmethod
+    def of(
+        cls, space: HeadSpace, parameters: Float[torch.Tensor, "heads S"], *, context: RunContext = RunContext()
+    ) -> "HeadLabels":
+        """Return the labels of heads, on the device of their parameters."""
+        weights = space.weights(parameters)
+        labels = FieldLabels.of(space.field, space.cube, weights=weights, context=context)
+        return cls(labels, space.warp_parameters(parameters))
+
+
 def encode_heads(
-    field: Field,
-    cube: Cube,
+    space: HeadSpace,
+    parameters: Float[torch.Tensor, "heads S"],
     *,
-    weights: Float[torch.Tensor, "heads P"],
     coordinates: LatentCoordinates,
     config: LatentSpaceConfig = LatentSpaceConfig(),
     context: RunContext = RunContext(),
 ) -> Float[torch.Tensor, "heads D"]:
-    """Return the codes whose networks agree best with the fitted networks `weights`; the basis stays fixed."""
+    """Return the codes whose heads agree best with fitted heads about surfaces and warps; the basis stays fixed."""
     directions = coordinates.std[:, None] * coordinates.basis
-    codes = code_table(torch.zeros(len(weights), len(directions), device=weights.device))
+    codes = code_table(torch.zeros(len(parameters), len(directions), device=parameters.device))
     fit_codes(
-        AutoDecoder(field, coordinates.mean, directions, codes),
-        FieldLabels.of(field, cube, weights=weights, context=context),
+        AutoDecoder(space, coordinates.mean, directions, codes),
+        HeadLabels.of(space, parameters, context=context),
         optimizers=[code_optimizer(codes, config.encode_lr)],
-        steps=config.encode_steps * -(-len(weights) // config.latent_batch_size),
+        steps=config.encode_steps * -(-len(parameters) // config.latent_batch_size),
         penalty=config.encode_penalty,
         config=config,
     )
@@ -124,7 +148,7 @@ def code_optimizer(codes: torch.nn.Embedding, lr: float) -> torch.optim.Optimize
 
 def fit_codes(
     decoder: AutoDecoder,
-    labels: FieldLabels,
+    labels: HeadLabels,
     *,
     optimizers: Sequence[torch.optim.Optimizer],
     steps: int,
@@ -137,7 +161,7 @@ def fit_codes(
 
     Args:
         decoder: What decodes codes; its codes are those of the labels' heads.
-        labels: Points and what the fitted networks say there.
+        labels: What the fitted heads say.
         optimizers: Their learning rates are the peaks of a rise and a cosine fall.
         steps: Number of steps.
         penalty: Weight of the codes' squared norm.
@@ -156,7 +180,7 @@ def fit_codes(
         if not len(order):
             order = torch.randperm(decoder.codes.num_embeddings, generator=generator)
         heads, order = order[: config.latent_batch_size], order[config.latent_batch_size :]
-        points = torch.randint(labels.points.shape[1], (config.latent_points,), generator=generator)
+        points = torch.randint(labels.field.points.shape[1], (config.latent_points,), generator=generator)
         codes, loss = _loss(decoder, labels, heads, points)
         for optimizer in optimizers:
             optimizer.zero_grad()
@@ -168,13 +192,19 @@ def fit_codes(
 
 
 def _loss(
-    decoder: AutoDecoder, labels: FieldLabels, heads: torch.Tensor, points: torch.Tensor
+    decoder: AutoDecoder, labels: HeadLabels, heads: torch.Tensor, points: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The codes (B, D) of some heads, and their networks' loss (B,) at some of each head's points."""
+    """The codes (B, D) of some heads, and their loss (B,) by their warps and at some of each head's points."""
     # Non-blocking: a GPU gets its next step while it is still busy with this one.
     device = decoder.directions.device
     heads, points = heads.to(device, non_blocking=True), points.to(device, non_blocking=True)
     codes = decoder.codes(heads)
+    space = decoder.space
+    parameters = torch.addmm(decoder.mean, codes, decoder.directions)
     with autocast(device):
-        logits = decoder.field(torch.addmm(decoder.mean, codes, decoder.directions), labels.points[heads][:, points])
-    return codes, losses(logits.float(), labels.distance[heads][:, points], FIELD_LOSS)
+        logits = space.field(space.weights(parameters), labels.field.points[heads][:, points])
+    loss = losses(logits.float(), labels.field.distance[heads][:, points], FIELD_LOSS)
+    if space.warps.size:
+        error_mm = UNIT_MM * (space.warp_parameters(parameters) - labels.warp[heads])
+        loss = loss + WARP_WEIGHT * error_mm.square().mean(1)
+    return codes, loss

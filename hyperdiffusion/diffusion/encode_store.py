@@ -1,4 +1,4 @@
-"""Encodes a store: rows of weights in; the coordinates for the diffusion, and every head's codes in them, out.
+"""Encodes a store: rows of parameters in; the coordinates for the diffusion, and every head's codes in them, out.
 
 The codes are kept in a file beside the checkpoint until training ends: a run that is interrupted resumes with the heads
 that are not encoded yet.
@@ -20,7 +20,7 @@ from overfit.runtime.errors import BadInput
 from overfit.runtime.machine import RunContext
 from overfit.runtime.tensor_file import open_tensor_file, write_tensor_file
 from overfit.runtime.throttle import Throttle
-from overfit.store import WeightRows
+from overfit.store import ParameterRows
 
 # Heads encoded at once; their labels are in memory.
 CHUNK = 256
@@ -59,11 +59,11 @@ def train_val_split(count: int, config: TrainingConfig) -> tuple[list[int], list
     return order[held_out:], order[:held_out]
 
 
-def encode_store(rows: WeightRows, path: Path, *, run: TrainingRun, context: RunContext) -> EncodedStore:
+def encode_store(rows: ParameterRows, path: Path, *, run: TrainingRun, context: RunContext) -> EncodedStore:
     """Return the coordinates and codes of a store's heads.
 
     Args:
-        rows: The store's weights.
+        rows: The store's heads.
         path: File that keeps latent codes. Weight coordinates need none: they are computed when they are used.
         run: The training that the codes are for.
         context: Device, CPU cores and progress bar.
@@ -77,7 +77,7 @@ def encode_store(rows: WeightRows, path: Path, *, run: TrainingRun, context: Run
         return EncodedStore(plain, _RowsOnDisk(rows, training, plain), plain.encode(rows[validation]))
     order = [*training, *validation]
     if path.exists():
-        encoding = _Encoding.load(path, rows.field.sizes, run)
+        encoding = _Encoding.load(path, rows.space.token_sizes, run)
     else:
         encoding = _start(rows, order, training=len(training), config=run.config, context=context)
         encoding.save(path, run)
@@ -85,10 +85,10 @@ def encode_store(rows: WeightRows, path: Path, *, run: TrainingRun, context: Run
     return EncodedStore(encoding.coordinates, encoding.codes[: len(training)], encoding.codes[len(training) :])
 
 
-def _weight_coordinates(rows: WeightRows, training: Sequence[int], config: TrainingConfig) -> WeightCoordinates:
+def _weight_coordinates(rows: ParameterRows, training: Sequence[int], config: TrainingConfig) -> WeightCoordinates:
     if config.coordinates == "raw":
-        return WeightCoordinates.raw(rows.field.sizes)
-    return WeightCoordinates.scaled(rows[training[: config.latent_space.max_latent_heads]], rows.field.sizes)
+        return WeightCoordinates.raw(rows.space.token_sizes)
+    return WeightCoordinates.scaled(rows[training[: config.latent_space.max_latent_heads]], rows.space.token_sizes)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class _Encoding:
 
 
 def _start(
-    rows: WeightRows, order: Sequence[int], *, training: int, config: TrainingConfig, context: RunContext
+    rows: ParameterRows, order: Sequence[int], *, training: int, config: TrainingConfig, context: RunContext
 ) -> _Encoding:
     """The coordinates of heads in an order, the training heads first, and the codes that come with them.
 
@@ -128,15 +128,14 @@ def _start(
     """
     limit = config.latent_space.max_latent_heads
     if config.coordinates == "pca":
-        coordinates = LatentCoordinates.from_weights(rows[order[: min(training, limit)]], rows.field.sizes)
+        coordinates = LatentCoordinates.from_weights(rows[order[: min(training, limit)]], rows.space.token_sizes)
         return _Encoding(
             coordinates, torch.zeros(len(order), coordinates.size), torch.zeros(len(order), dtype=torch.bool)
         )
     chosen = torch.linspace(0, len(order) - 1, min(len(order), limit)).long()
     coordinates, found = learn_latent_space(
-        rows.field,
-        rows.cube,
-        weights=rows[[order[index] for index in chosen.tolist()]].to(context.device),
+        rows.space,
+        rows[[order[index] for index in chosen.tolist()]].to(context.device),
         config=config.latent_space,
         seed=config.seed,
         context=context,
@@ -147,7 +146,7 @@ def _start(
 
 
 def _encode_rest(
-    encoding: _Encoding, rows: WeightRows, order: Sequence[int], *, path: Path, run: TrainingRun, context: RunContext
+    encoding: _Encoding, rows: ParameterRows, order: Sequence[int], *, path: Path, run: TrainingRun, context: RunContext
 ) -> None:
     """Encode the heads that are not encoded yet, in place, saving from time to time and at the end."""
     coordinates = encoding.coordinates.to(context.device)
@@ -155,8 +154,8 @@ def _encode_rest(
     saving = Throttle()
     with context.progress(len(rest), "encoding heads", "head") as bar:
         for chunk in rest.split(CHUNK) if len(rest) else ():
-            weights = rows[[order[index] for index in chunk.tolist()]].to(context.device)
-            encoding.codes[chunk] = _encode(weights, rows, coordinates, config=run.config, context=context).cpu()
+            parameters = rows[[order[index] for index in chunk.tolist()]].to(context.device)
+            encoding.codes[chunk] = _encode(parameters, rows, coordinates, config=run.config, context=context).cpu()
             encoding.encoded[chunk] = True
             bar.update(len(chunk))
             if encoding.encoded.all() or saving.is_due(run.config.save_every):
@@ -165,24 +164,22 @@ def _encode_rest(
 
 
 def _encode(
-    weights: torch.Tensor,
-    rows: WeightRows,
+    parameters: torch.Tensor,
+    rows: ParameterRows,
     coordinates: LatentCoordinates,
     *,
     config: TrainingConfig,
     context: RunContext,
 ) -> torch.Tensor:
     if config.coordinates == "pca":
-        return coordinates.encode(weights)
-    return encode_heads(
-        rows.field, rows.cube, weights=weights, coordinates=coordinates, config=config.latent_space, context=context
-    )
+        return coordinates.encode(parameters)
+    return encode_heads(rows.space, parameters, coordinates=coordinates, config=config.latent_space, context=context)
 
 
 class _RowsOnDisk:
-    """Weights of some heads of a store, read and encoded when they are used."""
+    """Some heads of a store, read and encoded when they are used."""
 
-    def __init__(self, rows: WeightRows, heads: Sequence[int], coordinates: WeightCoordinates):
+    def __init__(self, rows: ParameterRows, heads: Sequence[int], coordinates: WeightCoordinates):
         self.rows = rows
         self.heads = torch.tensor(heads)
         self.coordinates = coordinates

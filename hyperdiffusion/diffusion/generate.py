@@ -1,4 +1,4 @@
-"""Sampling: a checkpoint and a seed in, weights of new heads out."""
+"""Sampling: a checkpoint and a seed in, parameters of new heads out."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -36,9 +36,8 @@ class SamplingConfig:
     temperature: float = 1.0
     """Factor on all noise. Below 1 heads are more typical and less diverse; of several mixture components it favours
     narrow ones."""
-    spread: float = 1.15
-    """Factor on the mixture's standard deviations. At 1 the surfaces of samples vary less than those of the training
-    heads, although their coordinates vary as much."""
+    spread: float = 1.0
+    """Factor on the mixture's standard deviations. Above 1 heads are more diverse, and less like real ones."""
     truncation: float = 1.0
     """Position between the mean head (0) and the sample (1)."""
 
@@ -75,8 +74,8 @@ def sample(
     first: int = 0,
     config: SamplingConfig = SamplingConfig(),
     batch_size: int = BATCH_SIZE,
-) -> Float[torch.Tensor, "heads P"]:
-    """Return the weights of heads `first` to `first + count - 1` of a seed.
+) -> Float[torch.Tensor, "heads S"]:
+    """Return the parameters of heads `first` to `first + count - 1` of a seed.
 
     Head k of a seed is the same whatever the count and the batch size, up to rounding.
 
@@ -119,5 +118,5 @@ def sample_heads(
     config: SamplingConfig = SamplingConfig(),
 ) -> list[tuple[str, NeuralHead]]:
     """Return heads `first` to `first + count - 1` of a seed, each with the name of its file: `sample_SEED_NUMBER`."""
-    weights = sample(checkpoint, count, seed=seed, first=first, config=config)
-    return [(f"sample_{seed:03d}_{first + index:05d}", checkpoint.head(row)) for index, row in enumerate(weights)]
+    rows = sample(checkpoint, count, seed=seed, first=first, config=config)
+    return [(f"sample_{seed:03d}_{first + index:05d}", checkpoint.head(row)) for index, row in enumerate(rows)]

@@ -1,6 +1,7 @@
-"""Interpolation and mixing: the weights of two heads (P,) in; the weights of heads between them out.
+"""Interpolation and mixing: the parameters of two heads (S,) in; the parameters of heads between them out.
 
-A head is a row of weights, fitted or sampled. Nothing here needs a condition or training of its own.
+A head is a row of parameters, of its warp and its network, fitted or sampled. Nothing here needs a condition or
+training of its own.
 """
 
 from collections.abc import Sequence
@@ -28,8 +29,8 @@ Space = Literal["weights", "noise"]
 
 
 def interpolate(
-    first: Float[torch.Tensor, " P"], second: Float[torch.Tensor, " P"], *, frames: int
-) -> Float[torch.Tensor, "frames P"]:
+    first: Float[torch.Tensor, " S"], second: Float[torch.Tensor, " S"], *, frames: int
+) -> Float[torch.Tensor, "frames S"]:
     """Return heads on the straight line between two, both included: all fits share a basin of the loss."""
     _require_frames(frames)
     return torch.lerp(first, second, torch.linspace(0, 1, frames, device=first.device)[:, None])
@@ -38,10 +39,10 @@ def interpolate(
 def interpolate_in_noise(
     checkpoint: Checkpoint,
     *,
-    first: Float[torch.Tensor, " P"],
-    second: Float[torch.Tensor, " P"],
+    first: Float[torch.Tensor, " S"],
+    second: Float[torch.Tensor, " S"],
     frames: int,
-) -> Float[torch.Tensor, "frames P"]:
+) -> Float[torch.Tensor, "frames S"]:
     """Return heads generated from noise between the noises of two heads.
 
     The noises are found by the probability flow (Song et al. 2021, section 4.3) and interpolated spherically. The
@@ -57,12 +58,12 @@ def interpolate_in_noise(
 def interpolate_heads(
     checkpoint: Checkpoint,
     *,
-    first: Float[torch.Tensor, " P"],
-    second: Float[torch.Tensor, " P"],
+    first: Float[torch.Tensor, " S"],
+    second: Float[torch.Tensor, " S"],
     frames: int,
     space: Space = "weights",
     context: RunContext = RunContext(),
-) -> Float[torch.Tensor, "frames P"]:
+) -> Float[torch.Tensor, "frames S"]:
     """Return heads between two in a space; for that of the noise, both are first projected to the latent space."""
     if space == "weights":
         return interpolate(first, second, frames=frames)
@@ -72,14 +73,12 @@ def interpolate_heads(
 
 
 def project_to_latent_space(
-    checkpoint: Checkpoint, heads: Float[torch.Tensor, "heads P"], *, context: RunContext = RunContext()
-) -> Float[torch.Tensor, "heads P"]:
+    checkpoint: Checkpoint, heads: Float[torch.Tensor, "heads S"], *, context: RunContext = RunContext()
+) -> Float[torch.Tensor, "heads S"]:
     """Return the networks in the model's latent space that agree best with heads about their surfaces."""
     if isinstance(checkpoint.coordinates, WeightCoordinates):
         return heads
-    codes = encode_heads(
-        checkpoint.field, checkpoint.cube, weights=heads, coordinates=checkpoint.coordinates, context=context
-    )
+    codes = encode_heads(checkpoint.space, heads, coordinates=checkpoint.coordinates, context=context)
     return checkpoint.coordinates.decode(codes)
 
 
@@ -98,16 +97,16 @@ def slerp(
 
 
 def mix_layers(
-    first: Float[torch.Tensor, " P"], second: Float[torch.Tensor, " P"], *, sizes: Sequence[int]
-) -> Float[torch.Tensor, "mixes P"]:
+    first: Float[torch.Tensor, " S"], second: Float[torch.Tensor, " S"], *, sizes: Sequence[int]
+) -> Float[torch.Tensor, "mixes S"]:
     """Return heads that take some layers from each of two: head k its first k layers from the second head.
 
     This is style mixing (Karras et al. 2019) on weights.
 
     Args:
-        first: Weights of the head that gives the last layers.
-        second: Weights of the head that gives the first layers.
-        sizes: Entries of each layer's weight and bias in flat order, as `Field.sizes`.
+        first: Parameters of the head that gives the last layers.
+        second: Parameters of the head that gives the first layers; the warp belongs to the first of them.
+        sizes: Entries of each layer's weight and bias in flat order, as `HeadSpace.token_sizes`.
     """
     ends = torch.tensor([0, *sizes]).cumsum(0)[::2].tolist()
     return torch.stack([torch.cat([second[:end], first[end:]]) for end in ends])
@@ -115,13 +114,13 @@ def mix_layers(
 
 def find_head(
     head: str, checkpoint: Checkpoint, *, fits: Fits | None = None, seed: int = 0
-) -> Float[torch.Tensor, " P"]:
-    """Return the weights of a head: a fit by its scan's name, or a sample by its number.
+) -> Float[torch.Tensor, " S"]:
+    """Return the parameters of a head: a fit by its scan's name, or a sample by its number.
 
     Args:
         head: Name of a scan in `fits`, with or without its suffix, or number of a sample of the seed.
         checkpoint: The model that samples are drawn from.
-        fits: Fits of a store to search; they must have the model's field and cube.
+        fits: Fits of a store to search; they must have the model's field, cube and warps.
         seed: Seed of the samples.
 
     Raises:
@@ -139,10 +138,10 @@ def find_head(
 
 
 def _find_fit(head: str, checkpoint: Checkpoint, fits: Fits) -> torch.Tensor | None:
-    if fits.field != checkpoint.field or fits.cube != checkpoint.cube:
-        raise BadInput("`store`: its fits have another field or cube than the model; give the model's own store")
+    if fits.space != checkpoint.space:
+        raise BadInput("`store`: its fits have another field, cube or alignment than the model; give its own store")
     rows = {name: row for row, record in enumerate(fits.records) for name in (record.name, Path(record.name).stem)}
-    return fits.weights[rows[head]] if head in rows else None
+    return fits.parameters[rows[head]] if head in rows else None
 
 
 def _require_frames(frames: int) -> None:

@@ -1,27 +1,31 @@
-"""Learns the latent space of a store: fitted networks (heads, P) in; a basis of few directions and codes out.
+"""Learns the latent space of a store: parameters of fitted heads (heads, S) in; a basis and the heads' codes out.
 
 Two fits of one head differ in most of their weights without any visible difference: only 17 % of a new fit's offset
 lies in the span of 112 others. So directions are learned by their effect on the surface, not by distances between
 weights. All heads share a mean and a basis, each head has a code z, and all are trained until the network mean + z B
 agrees with head i's fit about its surface: a linear hypernetwork (Ha et al. 2017) with the codes of an auto-decoder
 (Park et al., DeepSDF, 2019), trained on the networks of stage 1 alone.
+
+Warps are linear in what they do, so that their principal components are the best basis. Both bases are then rotated
+together to the principal components of all codes: what warps and networks have in common is one coordinate.
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 
-from hyperdiffusion.diffusion.coordinates import LatentCoordinates
+from hyperdiffusion.diffusion.coordinates import MIN_RELATIVE_STD, LatentCoordinates
 from hyperdiffusion.diffusion.encode import (
     ADAM_BETAS,
     AutoDecoder,
+    HeadLabels,
     LatentSpaceConfig,
     code_optimizer,
     code_table,
     fit_codes,
 )
-from overfit.field import Field
-from overfit.field_labels import FieldLabels
-from overfit.geometry.bounding_cube import Cube
+from overfit.neural_head import HeadSpace
 from overfit.runtime.errors import require_at_least
 from overfit.runtime.machine import RunContext
 
@@ -30,32 +34,32 @@ SHOW_LOSS_EVERY = 50
 
 
 def learn_latent_space(
-    field: Field,
-    cube: Cube,
+    space: HeadSpace,
+    parameters: Float[torch.Tensor, "heads S"],
     *,
-    weights: Float[torch.Tensor, "heads P"],
     config: LatentSpaceConfig = LatentSpaceConfig(),
     seed: int = 0,
     context: RunContext = RunContext(),
 ) -> tuple[LatentCoordinates, Float[torch.Tensor, "heads D"]]:
-    """Return the latent space of fitted networks, and their codes in it, both on CPU.
+    """Return the latent space of fitted heads, and their codes in it, both on CPU.
 
     Args:
-        field: The networks' architecture.
-        cube: The cube in millimetres that they cover.
-        weights: The fitted networks, on the device to compute on.
+        space: How the heads' parameters are read.
+        parameters: The fitted heads, on the device to compute on.
         config: Size of the latent space and how it is learned.
         seed: Seed of the order of heads and points.
         context: CPU cores and progress bar.
     """
     require_at_least(0, seed=seed)
-    decoder = _principal_components(field, weights, config)
+    networks = HeadSpace(space.field, space.cube)
+    weights = space.weights(parameters)
+    decoder = _principal_components(networks, weights, config)
     shared = [{"params": [decoder.directions], "lr": config.basis_lr}, {"params": [decoder.mean], "lr": config.mean_lr}]
     optimizers = [
         code_optimizer(decoder.codes, config.code_lr),
         torch.optim.Adam(shared, betas=ADAM_BETAS, fused=True),
     ]
-    labels = FieldLabels.of(field, cube, weights=weights, context=context)
+    labels = HeadLabels.of(networks, weights, context=context)
     with context.progress(config.latent_steps, "learning the latent space", "step") as bar:
 
         def show(loss: torch.Tensor) -> None:
@@ -73,20 +77,37 @@ def learn_latent_space(
             seed=seed,
             on_step=show,
         )
-    mean, directions, codes = (tensor.detach() for tensor in (decoder.mean, decoder.directions, decoder.codes.weight))
-    coordinates = LatentCoordinates.from_codes(mean.cpu(), directions.cpu(), codes=codes.cpu(), sizes=field.sizes)
-    return coordinates, coordinates.encode(torch.addmm(mean, codes, directions).cpu())
+    learned = [tensor.detach().cpu() for tensor in (decoder.mean, decoder.directions, decoder.codes.weight)]
+    mean, directions, codes = _with_warps(space.warp_parameters(parameters).cpu(), learned, config)
+    coordinates = LatentCoordinates.from_codes(mean, directions, codes=codes, sizes=space.token_sizes)
+    return coordinates, coordinates.encode(torch.addmm(mean, codes, directions))
 
 
-def _principal_components(field: Field, weights: torch.Tensor, config: LatentSpaceConfig) -> AutoDecoder:
+def _with_warps(
+    warps: torch.Tensor, learned: Sequence[torch.Tensor], config: LatentSpaceConfig
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean (S,), directions (D, S) and codes (heads, D) of heads, from warps (heads, W) and those of the networks."""
+    mean, directions, codes = learned
+    warp_mean = warps.mean(0)
+    _, singular, rows = torch.linalg.svd(warps - warp_mean, full_matrices=False)
+    kept = (singular > MIN_RELATIVE_STD * singular.amax()).nonzero().flatten() if warps.numel() else singular[:0].long()
+    rows = rows[kept[: max(1, min(config.warp_dim, len(warps) // 2))]]
+    return (
+        torch.cat([warp_mean, mean]),
+        torch.block_diag(rows, directions),
+        torch.cat([(warps - warp_mean) @ rows.T, codes], dim=1),
+    )
+
+
+def _principal_components(networks: HeadSpace, weights: torch.Tensor, config: LatentSpaceConfig) -> AutoDecoder:
     """Where learning starts: the principal components of the weights themselves, all trainable."""
-    start = LatentCoordinates.from_weights(weights.cpu(), field.sizes)
+    start = LatentCoordinates.from_weights(weights.cpu(), networks.token_sizes)
     # At most half as many directions as heads, lest each head get one of its own.
     rank = max(1, min(config.latent_dim, start.size, len(weights) // 2))
     directions = (start.std[:, None] * start.basis)[:rank].to(weights.device)
     codes = start.encode(weights.cpu())[:, :rank].to(weights.device)
     return AutoDecoder(
-        field,
+        networks,
         start.mean.to(weights.device).clone().requires_grad_(),
         directions.clone().requires_grad_(),
         code_table(codes),

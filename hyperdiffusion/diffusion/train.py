@@ -22,7 +22,7 @@ from overfit.decoder import DecodeConfig, decode
 from overfit.runtime.errors import BadInput
 from overfit.runtime.machine import Machine, RunContext
 from overfit.runtime.throttle import Throttle
-from overfit.store import Store, WeightRows
+from overfit.store import ParameterRows, Store
 
 # Steps between two validations.
 VALIDATE_EVERY = 50
@@ -87,7 +87,7 @@ def train(
 
 
 def _train(
-    rows: WeightRows,
+    rows: ParameterRows,
     path: Path,
     *,
     run: TrainingRun,
@@ -118,7 +118,7 @@ def _train(
 
 def _optimize(
     trainer: Trainer,
-    rows: WeightRows,
+    rows: ParameterRows,
     path: Path,
     *,
     saved: Path,
@@ -149,7 +149,7 @@ def _optimize(
                     state.save(saved, run=run, processes=processes)
 
 
-def _checkpoint(rows: WeightRows, trainer: Trainer, denoiser: Denoiser, run: TrainingRun) -> Checkpoint:
+def _checkpoint(rows: ParameterRows, trainer: Trainer, denoiser: Denoiser, run: TrainingRun) -> Checkpoint:
     """A model of this training with all that sampling needs."""
     state = trainer.state
     record = TrainingRecord(
@@ -159,7 +159,7 @@ def _checkpoint(rows: WeightRows, trainer: Trainer, denoiser: Denoiser, run: Tra
         mixture_components=denoiser.mixture.components if isinstance(denoiser, MixtureDenoiser) else 0,
         val_loss=state.best_loss if trainer.validates else None,
     )
-    return Checkpoint(rows.field, rows.cube, trainer.objective.coordinates, run.config.noise_schedule, denoiser, record)
+    return Checkpoint(rows.space, trainer.objective.coordinates, run.config.noise_schedule, denoiser, record)
 
 
 def _draw_samples(checkpoint: Checkpoint, path: Path) -> Path | None:

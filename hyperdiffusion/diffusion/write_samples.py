@@ -73,7 +73,7 @@ def write_samples(
 
 def write_between(
     checkpoint: Checkpoint,
-    weights: torch.Tensor,
+    parameters: torch.Tensor,
     out: Path,
     *,
     name: str,
@@ -81,11 +81,11 @@ def write_between(
     mesh_format: MeshFormat = "ply",
     context: RunContext = RunContext(),
 ) -> WrittenHeads:
-    """Write weights (heads, P), such as those between two heads, as `NAME_NUMBER` and a picture of them, NAME.png.
+    """Write heads (heads, S), such as those between two heads, as `NAME_NUMBER` and a picture of them, NAME.png.
 
     Raises BadInput if none of them has a surface.
     """
-    named = [(f"{name}_{index:03d}", checkpoint.head(row)) for index, row in enumerate(weights)]
+    named = [(f"{name}_{index:03d}", checkpoint.head(row)) for index, row in enumerate(parameters)]
 
     def decode(named: list[tuple[str, NeuralHead]]) -> list[DecodedHead]:
         return decode_to_folder(named, out, config=decoding, mesh_format=mesh_format, context=context)

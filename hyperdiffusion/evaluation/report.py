@@ -13,6 +13,7 @@ import numpy as np
 import trimesh
 from PIL import Image
 
+from hyperdiffusion.evaluation.efficientnet_features import INSTALLATION, efficientnet_is_installed
 from hyperdiffusion.evaluation.metrics import Estimate
 from hyperdiffusion.evaluation.set_metrics import Novelty, SetMetrics
 from hyperdiffusion.rendering.render import Camera, render
@@ -30,18 +31,25 @@ BAR_WIDTH = 20
 BAR_PITCH = 22
 HISTOGRAM_HEIGHT = 100
 
+# Metrics that need the extra `evaluation`, and what a report without them says.
+NETWORK_METRICS = ("frechet_distance_efficientnet",)
+MISSING_NETWORK = f"The Fréchet distance by EfficientNet is left out; `{INSTALLATION}` adds it."
+
 EXPLANATION = """\
 ↑: higher is better, ↓: lower is better, → 0.5: the ideal is 0.5. MMD, coverage and 1-NNA compare a set with the test
 heads; at a 1-NNA of 0.5 the two are indistinguishable. Distances are in millimetres between points sampled uniformly by
 area, in one frame and at true size; "standardised" clouds are each centred and scaled by themselves, as in published
 evaluations. JSD is the Jensen-Shannon divergence of where the points of a set and of the test heads lie. Normal
-consistency is the mean cosine of the normals of a test head and its nearest head of the set. Fréchet and kernel
-distances compare fixed multi-scale statistics of rendered normal maps, not features of a pretrained network. Diversity
-is the mean pairwise distance within a set, best as that of the test heads; compactness is the number of principal
-components that explain 90 % of the variance of distances from fixed points. A head is a copy if it lies closer to its
-nearest training head than the closest 1 % of test heads do, and authentic if it lies farther from its nearest training
-head than that head does from its own nearest one. A valid head is watertight, has one component, no self-intersections
-and human size. Brackets: 95 % confidence intervals by bootstrap over the heads."""
+consistency is the mean cosine of the normals of a test head and its nearest head of the set. Metrics "by normal maps"
+compare fixed multi-scale statistics of rendered normal maps; a test head counts for the k-NN coverage if a head of the
+set is nearer than its fifth nearest test head. SNC compares how far normals agree with those within 10 mm on the face.
+"EfficientNet" compares features that a network trained on ImageNet has of the normal maps, extrapolated to infinitely
+many heads: real heads scatter about 0. Diversity is the mean pairwise distance within a set, best as that of the test
+heads; compactness is the number of principal components that explain 90 % of the variance of distances from fixed
+points. A head is a copy if it lies closer to its nearest training head than the closest 1 % of test heads do, and
+authentic if it lies farther from its nearest training head than that head does from its own nearest one. A valid head
+is watertight, has one component, no self-intersections and human size. Brackets: 95 % confidence intervals by bootstrap
+over the heads."""
 
 Value = Estimate | float | int | None
 
@@ -110,6 +118,14 @@ METRICS = (
     Metric("normal_consistency", "normal consistency ↑", _at("normal_consistency"), digits=3),
     Metric("frechet_distance", "Fréchet distance, normal maps ↓", _at("frechet_distance")),
     Metric("kernel_distance", "kernel distance, normal maps (x 1000) ↓", _at("kernel_distance")),
+    Metric("one_nna_normal_maps", "1-NNA, normal maps → 0.5", _at("one_nna_normal_maps")),
+    Metric("knn_coverage_normal_maps", "k-NN coverage, normal maps ↑", _at("knn_coverage_normal_maps")),
+    Metric("snc_distance", "SNC distance (x 1000) ↓", _at("snc_distance")),
+    Metric(
+        "frechet_distance_efficientnet",
+        "Fréchet distance, EfficientNet ↓",
+        _at("frechet_distance_efficientnet"),
+    ),
     Metric("diversity_mm", "diversity (mm)", _at("diversity_mm")),
     Metric("compactness", "compactness (components)", _at("compactness")),
     Metric(
@@ -149,7 +165,7 @@ class EvaluationReport:
     def write(self, out: Path) -> None:
         """Write report.json, report.md and report.html into a folder."""
         write_json(out / "report.json", self.values())
-        write_text(out / "report.md", f"{self.table()}\n\n{EXPLANATION}\n")
+        write_text(out / "report.md", "\n\n".join([self.table(), *_explanations()]) + "\n")
         write_text(out / "report.html", self._page())
 
     def _page(self) -> str:
@@ -161,7 +177,7 @@ class EvaluationReport:
             "text-align:left}figure{display:inline-block;margin:4px}figcaption{font-size:12px}</style>",
             f"<h1>{html.escape(name)}: {metrics.heads} heads</h1>",
             _html_table(self.sets),
-            f"<p>{EXPLANATION}</p>",
+            *[f"<p>{html.escape(text, quote=False)}</p>" for text in _explanations()],
         ]
         if metrics.novelty is not None and self.training:
             parts += self._novelty_section(metrics.novelty)
@@ -193,10 +209,20 @@ class EvaluationReport:
         )
 
 
+def available_metrics() -> list[Metric]:
+    """Return the metrics that can be computed with the packages that are installed."""
+    return [metric for metric in METRICS if metric.key not in NETWORK_METRICS or efficientnet_is_installed()]
+
+
+def _explanations() -> list[str]:
+    """Return the paragraphs under the table."""
+    return [EXPLANATION] if efficientnet_is_installed() else [EXPLANATION, MISSING_NETWORK]
+
+
 def metrics_table(sets: dict[str, SetMetrics]) -> str:
     """Return a Markdown table with a row for each metric and a column for each set."""
     lines = [_markdown_row(["", *sets]), _markdown_row(["---"] * (len(sets) + 1))]
-    for metric in METRICS:
+    for metric in available_metrics():
         cells = [_text(metric.value(metrics), metric.digits) for metrics in sets.values()]
         lines.append(_markdown_row([metric.label, *cells]))
     return "\n".join(lines)
@@ -209,7 +235,7 @@ def _markdown_row(cells: Sequence[str]) -> str:
 def _html_table(sets: dict[str, SetMetrics]) -> str:
     names = "".join(f"<th>{html.escape(name)}</th>" for name in sets)
     rows = [f"<tr><th></th>{names}</tr>"]
-    for metric in METRICS:
+    for metric in available_metrics():
         cells = "".join(f"<td>{_text(metric.value(metrics), metric.digits)}</td>" for metrics in sets.values())
         rows.append(f"<tr><th>{html.escape(metric.label)}</th>{cells}</tr>")
     return f"<table>{''.join(rows)}</table>"
@@ -224,7 +250,7 @@ def _text(value: Value, digits: int) -> str:
 
 
 def _json_values(metrics: SetMetrics) -> dict[str, Any]:
-    values: dict[str, Any] = {metric.key: _json_value(metric.value(metrics)) for metric in METRICS}
+    values: dict[str, Any] = {metric.key: _json_value(metric.value(metrics)) for metric in available_metrics()}
     if metrics.novelty is not None:
         values["nearest_training_head"] = metrics.novelty.nearest
         values["distance_to_training_mm"] = [_json_value(distance) for distance in metrics.novelty.distances_mm]

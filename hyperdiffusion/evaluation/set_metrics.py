@@ -12,6 +12,13 @@ import trimesh
 from jaxtyping import Float
 from scipy.spatial import cKDTree
 
+from hyperdiffusion.evaluation.efficientnet_features import efficientnet_features, efficientnet_is_installed
+from hyperdiffusion.evaluation.feature_distances import (
+    extrapolated_frechet_distance,
+    frechet_distance,
+    kernel_distance,
+    standardised_distances,
+)
 from hyperdiffusion.evaluation.metrics import (
     POINTS_PER_HEAD,
     Comparison,
@@ -24,10 +31,13 @@ from hyperdiffusion.evaluation.metrics import (
     diversity,
     earth_mover_distances,
     jensen_shannon_divergence,
+    knn_coverage,
+    nearest_neighbour_accuracy,
     sample_point_clouds,
     standardise,
 )
-from hyperdiffusion.evaluation.normal_map_features import frechet_distance, kernel_distance, normal_map_features
+from hyperdiffusion.evaluation.normal_concordance import normal_concordance, snc_distance
+from hyperdiffusion.evaluation.normal_map_features import normal_map_features
 from hyperdiffusion.evaluation.validity import Validity, check_validity
 from overfit.geometry.mesh import largest_component, sample_surface
 from overfit.runtime.errors import require_at_least
@@ -46,6 +56,8 @@ SPARSE_DIVISOR = 4
 DENSE_FACTOR = 8
 # Fixed points to which the distances of heads are measured for the compactness.
 ANCHORS = 256
+# A Fréchet distance is extrapolated from halves of both sets, and a covariance needs two heads.
+MIN_EXTRAPOLATED_HEADS = 4
 # Starting a worker takes as long as checking a few meshes.
 MIN_HEADS_PER_WORKER = 8
 
@@ -110,6 +122,14 @@ class SetMetrics:
     """Fréchet distance of normal maps from those of the test heads."""
     kernel_distance: float | None = None
     """Kernel distance of normal maps from those of the test heads, x 1000."""
+    one_nna_normal_maps: Estimate | None = None
+    """Accuracy of a nearest-neighbour classifier by features of normal maps; 0.5 is indistinguishable."""
+    knn_coverage_normal_maps: Estimate | None = None
+    """Share of the test heads that have a head of the set in their neighbourhood, by features of normal maps."""
+    snc_distance: float | None = None
+    """Distance of the distributions of Surface Normal Concordance in the set and in the test heads, x 1000."""
+    frechet_distance_efficientnet: float | None = None
+    """Fréchet distance of EfficientNet's features of normal maps; None also where the network is not installed."""
     novelty: Novelty | None = None
     """Distances from the training heads."""
     validity: tuple[Validity, ...] = ()
@@ -188,6 +208,10 @@ class ReferenceHeads:
     """EMD among the first `config.emd_heads` test heads."""
     features: Float[np.ndarray, "test features"]
     """Features of the test heads' normal maps."""
+    concordance: list[Float[np.ndarray, " _"]]
+    """Surface Normal Concordance at points on each test head's face."""
+    efficientnet: Float[np.ndarray, "test 1280"] | None
+    """EfficientNet's features of the test heads' normal maps, if the network is installed."""
     anchors: Float[np.ndarray, "anchors 3"]
     """Fixed points for the compactness."""
     training: TrainingHeads | None
@@ -213,6 +237,8 @@ class ReferenceHeads:
             within_standardised=_within_standardised(clouds, context=context) if config.standardised else None,
             within_emd=earth_mover_distances(emd_clouds, emd_clouds, context=context, description="EMD, test"),
             features=normal_map_features(test, context=context, description="normal maps, test"),
+            concordance=normal_concordance(test, context=context, description="SNC, test"),
+            efficientnet=_efficientnet(test, name="test", context=context),
             anchors=_anchors(clouds),
             training=_training_heads(training, test, config=config, context=context) if training else None,
         )
@@ -267,15 +293,13 @@ def evaluate_meshes(
         novelty = reference.training.novelty(
             nested.distances(reference.training.clouds, context=context, description=f"{name} to training")
         )
-    features = normal_map_features(heads, context=context, description=f"normal maps, {name}")
-    return replace(
+    metrics = replace(
         _compare_clouds(clouds, across, reference, name=name, context=context),
         normal_consistency=_normal_consistency(heads, across, reference.test),
-        frechet_distance=frechet_distance(features, reference.features),
-        kernel_distance=kernel_distance(features, reference.features),
         novelty=novelty,
         validity=_validity(meshes, context=context, description=f"validity, {name}"),
     )
+    return _with_normal_maps(metrics, heads, reference, name=name, context=context)
 
 
 def evaluate_point_clouds(
@@ -331,6 +355,54 @@ def _compare_by_emd(
     within = earth_mover_distances(own, own, context=context, description=f"EMD, {name}")
     across = earth_mover_distances(own, test, context=context, description=f"EMD, {name} to test")
     return compare_sets(within, across, within_test=reference.within_emd[:heads, :heads])
+
+
+def _with_normal_maps(
+    metrics: SetMetrics,
+    heads: Sequence[trimesh.Trimesh | None],
+    reference: ReferenceHeads,
+    *,
+    name: str,
+    context: RunContext,
+) -> SetMetrics:
+    """Return the metrics with those by which way surfaces face: of normal maps, and SNC."""
+    features = normal_map_features(heads, context=context, description=f"normal maps, {name}")
+    within, across = (_feature_distances(heads, features, to, reference) for to in (features, reference.features))
+    within_test = standardised_distances(reference.features, reference.features, test=reference.features)
+    concordance = normal_concordance(heads, context=context, description=f"SNC, {name}")
+    efficientnet = _efficientnet(heads, name=name, context=context)
+    return replace(
+        metrics,
+        frechet_distance=frechet_distance(features, reference.features),
+        kernel_distance=kernel_distance(features, reference.features),
+        one_nna_normal_maps=nearest_neighbour_accuracy(within, across, within_test=within_test),
+        knn_coverage_normal_maps=knn_coverage(across, within_test=within_test),
+        snc_distance=snc_distance(concordance, reference.concordance),
+        frechet_distance_efficientnet=_extrapolated_distance(efficientnet, reference.efficientnet),
+    )
+
+
+def _feature_distances(
+    heads: Sequence[trimesh.Trimesh | None], features: np.ndarray, to: np.ndarray, reference: ReferenceHeads
+) -> np.ndarray:
+    """Return distances (heads, to), infinite from a head without a surface, as in `chamfer_distances`."""
+    distances = standardised_distances(features, to, test=reference.features)
+    distances[[head is None for head in heads]] = np.inf
+    return distances
+
+
+def _efficientnet(
+    heads: Sequence[trimesh.Trimesh | None], *, name: str, context: RunContext
+) -> Float[np.ndarray, "heads 1280"] | None:
+    if not efficientnet_is_installed():
+        return None
+    return efficientnet_features(heads, context=context, description=f"EfficientNet, {name}")
+
+
+def _extrapolated_distance(first: np.ndarray | None, test: np.ndarray | None) -> float | None:
+    if first is None or test is None or min(len(first), len(test)) < MIN_EXTRAPOLATED_HEADS:
+        return None
+    return extrapolated_frechet_distance(first, test)
 
 
 def _within_standardised(clouds: np.ndarray, *, context: RunContext) -> np.ndarray:

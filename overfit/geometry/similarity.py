@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 
 from overfit.geometry.point_cloud import PointCloud
 
@@ -18,6 +19,15 @@ class Similarity:
     """A proper rotation matrix."""
     translation: Float[np.ndarray, " 3"] = field(default_factory=lambda: np.zeros(3))
     """What is added last."""
+
+    @classmethod
+    def between(cls, points: Float[np.ndarray, "n 3"], goal: Float[np.ndarray, "n 3"]) -> "Similarity":
+        """Return the transform that carries points closest to others, by least squares (Umeyama 1991)."""
+        mean, goal_mean = points.mean(0), goal.mean(0)
+        rotation, _ = Rotation.align_vectors(goal - goal_mean, points - mean)
+        turned = (points - mean) @ rotation.as_matrix().T
+        scale = float((turned * (goal - goal_mean)).sum() / (turned**2).sum())
+        return cls(scale, rotation.as_matrix(), goal_mean - scale * rotation.apply(mean))
 
     def __call__(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
         """Return the transformed points."""

@@ -17,6 +17,8 @@ TEMPLATE_FILE = Path(__file__).with_name("template.npz")
 SURFACE_POINTS = 20_000
 # Triangles whose normal points down by more than this cosine are the cut through the neck, which scans do not have.
 NECK_CUT_COSINE = 0.95
+# Modes of the default heads that registration uses: those that can be mistaken for a change of pose.
+POSE_MODES = 20
 # Standard deviation of a head's length, width and height as a share of it, where no modes are known.
 AXIS_DEVIATION = 0.08
 
@@ -82,7 +84,7 @@ class Template:
         """Return the mean of the default heads, with the principal components of their shapes."""
         with np.load(TEMPLATE_FILE) as stored:
             mesh = trimesh.Trimesh(stored["vertices"].astype(float), stored["faces"], process=False)
-            return cls(mesh, stored["modes"].astype(float))
+            return cls(mesh, stored["modes"][:POSE_MODES].astype(float))
 
     def deformed(self, shape: Float[np.ndarray, " modes"]) -> Float[np.ndarray, "points 3"]:
         """Return the points on a head of that shape, in standard deviations of the modes."""

@@ -50,6 +50,7 @@ def short_fits(prefix: str) -> list[str]:
         "labels.uniform-points": 1000,
         "check-resolution": 32,
         "max-error-mm": 1000,
+        "alignment.align": "none",
     }
     flags = [str(word) for name, value in values.items() for word in (f"--{prefix}.{name}", value)]
     return [*flags, f"--{prefix}.no-repair"]

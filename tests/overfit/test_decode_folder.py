@@ -1,14 +1,18 @@
 """Folders of decoded heads: files, results, failures and repair."""
 
+import dataclasses
 import errno
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import trimesh
 
+from overfit.canonical.align import CORNERS
+from overfit.canonical.warp import Warp, WarpSpace
 from overfit.decode_folder import decode_to_folder
-from overfit.decoder import DecodeConfig, decode
+from overfit.decoder import DecodeConfig, decode, decode_canonical
 from overfit.field import Field
 from overfit.geometry.bounding_cube import Cube
 from overfit.geometry.mesh import connected_components
@@ -71,6 +75,31 @@ def test_components_are_kept_or_dropped_after_the_repair(tmp_path, monkeypatch):
         (result,) = decode_to_folder([("a", head)], tmp_path, config=config, repair=True, context=RunContext())
         assert len(connected_components(result.mesh)) == kept
     assert seen == [(count, 24)] * 2
+
+
+def test_heads_are_repaired_in_canonical_space_then_warped_and_cut(tmp_path, monkeypatch):
+    canonical = trimesh.creation.icosphere(3, 60)
+    seen = []
+
+    def repair_sample(head: NeuralHead, mesh: trimesh.Trimesh, *, resolution: int) -> trimesh.Trimesh:
+        seen.append(mesh)
+        return canonical
+
+    monkeypatch.setattr("overfit.decode_folder.repair_sample", repair_sample)
+    head = dataclasses.replace(
+        some_head(1), warp=Warp(WarpSpace(CORNERS, True), np.tile([0.0, 500.0, 0.0], (8, 1)), neck_height=480.0)
+    )
+    (result,) = decode_to_folder([("a", head)], tmp_path, config=CONFIG, repair=True, context=RunContext())
+    np.testing.assert_array_equal(seen[0].vertices, decode_canonical(head, CONFIG.resolution).vertices)
+    for mesh in (result.mesh, trimesh.load_mesh(tmp_path / "a.ply")):
+        np.testing.assert_allclose(mesh.bounds[:, 1], [480, 560], atol=1e-3)
+        assert mesh.is_watertight and (np.linalg.norm(mesh.vertices - [0, 500, 0], axis=1) < 60.001).all()
+
+
+def test_a_head_that_lies_below_its_neck_is_a_failure(tmp_path):
+    head = dataclasses.replace(some_head(1), warp=Warp(WarpSpace(CORNERS, True), np.zeros((8, 3)), neck_height=500.0))
+    (result,) = decode_to_folder([("a", head)], tmp_path, config=CONFIG, context=RunContext())
+    assert result.mesh is None and "no surface" in result.failure and not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_ends_the_run_with_the_name_of_the_file(tmp_path, monkeypatch):

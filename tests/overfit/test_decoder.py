@@ -1,12 +1,25 @@
 """The decoder on fields that are known in closed form."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import trimesh
 from skimage.measure import marching_cubes
 
-from overfit.decoder import MAX_RESOLUTION, DecodeConfig, _logits, decode, logit_grid, try_decode
+from overfit.canonical.align import CORNERS
+from overfit.canonical.warp import Warp, WarpSpace
+from overfit.decoder import (
+    MAX_RESOLUTION,
+    DecodeConfig,
+    _logits,
+    decode,
+    decode_canonical,
+    logit_grid,
+    to_head_space,
+    try_decode,
+)
 from overfit.field import Field
 from overfit.geometry.bounding_cube import Cube
 from overfit.neural_head import NeuralHead
@@ -43,6 +56,17 @@ def head_of(field: Field, weights: torch.Tensor | None = None) -> NeuralHead:
 
 BALL_CENTRE = (0.1, 0.0, -0.1)
 BALL = Spheres((BALL_CENTRE, 0.5))
+
+
+# A warp that turns balls into ellipsoids.
+MATRIX = np.array([[1.1, 0.2, 0.0], [-0.1, 1.3, 0.1], [0.05, 0.0, 0.9]])
+SHIFT = np.array([10.0, 5.0, -20.0])
+
+
+def warped(field: Field, neck_height: float | None = None) -> NeuralHead:
+    corners = np.array(CORNERS)
+    space = WarpSpace(CORNERS, cuts_neck=neck_height is not None)
+    return replace(head_of(field), warp=Warp(space, corners @ MATRIX.T + SHIFT - corners, neck_height))
 
 
 @torch.no_grad()
@@ -101,6 +125,56 @@ def test_only_the_largest_component_is_kept_unless_all_are_wanted():
     assert decode(two, DecodeConfig(64, keep_all_components=True)).body_count == 2
     filled = decode(head_of(Shell((BALL_CENTRE, 0.5), (BALL_CENTRE, 0.2))), COARSE)
     assert filled.volume == pytest.approx(4 / 3 * np.pi * 50**3, rel=0.01)
+
+
+def test_an_affine_warp_of_a_ball_is_an_ellipsoid():
+    mesh = decode(warped(BALL), COARSE)
+    centre = np.array(CUBE.centre) + 100 * np.array(BALL_CENTRE)
+    in_ball = (mesh.vertices - SHIFT) @ np.linalg.inv(MATRIX).T
+    np.testing.assert_allclose(np.linalg.norm(in_ball - centre, axis=1), 50, atol=0.05)
+    assert mesh.is_watertight and mesh.is_winding_consistent
+    assert mesh.volume == pytest.approx(np.linalg.det(MATRIX) * 4 / 3 * np.pi * 50**3, rel=0.01)
+
+
+@pytest.mark.parametrize("height", [-40.0, 0.0, 10.0])
+def test_a_warped_head_ends_exactly_in_the_plane_of_its_neck(height):
+    mesh = decode(warped(BALL, neck_height=height), COARSE)
+    assert mesh.is_watertight and mesh.is_winding_consistent
+    assert mesh.bounds[0, 1] == pytest.approx(height, abs=1e-9)
+    # In the ball, the plane is a plane too, at this distance above the centre.
+    centre = np.array(CUBE.centre) + 100 * np.array(BALL_CENTRE)
+    above = (height - SHIFT[1] - MATRIX[1] @ centre) / np.linalg.norm(MATRIX[1])
+    assert abs(above) < 45
+    cap = np.pi * (50 - above) ** 2 * (100 + above) / 3
+    assert mesh.volume == pytest.approx(np.linalg.det(MATRIX) * cap, rel=0.01)
+    # The cut is flat: nothing else faces down there.
+    in_plane = np.isclose(mesh.triangles[:, :, 1], height, atol=1e-6).all(1)
+    assert in_plane.any() and (mesh.face_normals[in_plane, 1] < -0.999).all()
+
+
+def test_components_are_dropped_after_the_neck_is_cut():
+    """What is below the plane does not count, however large it is."""
+    two = Spheres(((0.0, 0.6, 0.0), 0.2), ((0.0, -0.4, 0.0), 0.5))
+    assert decode(warped(two), COARSE).bounds[0, 1] < -100
+    height = MATRIX[1] @ (np.array(CUBE.centre) + [0, 30, 0]) + SHIFT[1]
+    kept = decode(warped(two, neck_height=height), COARSE)
+    assert kept.body_count == 1 and kept.bounds[0, 1] > height
+    assert kept.volume == pytest.approx(np.linalg.det(MATRIX) * 4 / 3 * np.pi * 20**3, rel=0.05)
+
+
+def test_a_head_below_the_plane_of_its_neck_has_no_surface():
+    head = warped(BALL, neck_height=200.0)
+    for config in (COARSE, replace(COARSE, keep_all_components=True)):
+        assert try_decode(head, config) is None
+        with pytest.raises(BadInput, match="no surface"):
+            decode(head, config)
+
+
+def test_in_canonical_space_a_head_is_not_warped():
+    mesh = decode_canonical(warped(BALL, neck_height=0.0), 64)
+    plain = decode(head_of(BALL), COARSE)
+    np.testing.assert_array_equal(mesh.vertices, plain.vertices)
+    assert to_head_space(plain, None) is plain
 
 
 def test_what_the_cube_cuts_is_closed_flat():

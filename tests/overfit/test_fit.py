@@ -93,6 +93,12 @@ def test_refuses_settings_that_cannot_be_fitted_with(argument, value, message):
         FitConfig(**{argument: value})
 
 
+def test_a_number_of_steps_that_is_open_is_an_error():
+    """It depends on the alignment, of which a fit knows nothing."""
+    with pytest.raises(ValueError, match="the number of steps is open"):
+        fit(FIELD, initial(), stacked(100), config=FitConfig())
+
+
 def test_soft_targets_are_the_sigmoid_of_the_distance_and_hard_ones_its_sign():
     distance = torch.tensor([-1.4, 0.7, 100.0])
     torch.testing.assert_close(

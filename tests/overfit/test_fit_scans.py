@@ -4,15 +4,31 @@ import dataclasses
 import json
 import multiprocessing
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import trimesh
-from support import ONE_THREAD, SMALL, ellipsoid
+from support import ONE_THREAD, SMALL, ellipsoid, random_head
 
-from overfit import BadInput, Field, Machine, OverfitConfig, OverfitResult, Store, find_scans, overfit, prepared_folder
-from overfit.fit_scans import PREPARED_FOLDER, _survey
+from overfit import (
+    BadInput,
+    Cube,
+    Field,
+    Machine,
+    OverfitConfig,
+    OverfitResult,
+    Store,
+    find_scans,
+    overfit,
+    prepared_folder,
+)
+from overfit.canonical.align import CORNERS, AlignmentConfig, ScanAlignment
+from overfit.canonical.warp import Warp, WarpSpace
+from overfit.fit_scans import MIN_SCANS_PER_WORKER, PREPARED_FOLDER, NewScan, _create, _survey
+from overfit.geometry.similarity import Similarity
+from overfit.neural_head import HeadSpace
 from overfit.runtime.machine import RunContext
 from overfit.scans.formats import Scan, read_prepared
 
@@ -108,7 +124,7 @@ def test_the_cube_keeps_relative_sizes(tmp_path):
     run(tmp_path)
     store = Store(tmp_path / "store")
     for name in ("a.ply", "b.ply"):
-        assert store.cube.contains(trimesh.load_mesh(tmp_path / "scans" / name).bounds)
+        assert store.space.cube.contains(trimesh.load_mesh(tmp_path / "scans" / name).bounds)
 
 
 def test_a_store_keeps_its_settings(tmp_path):
@@ -164,13 +180,116 @@ def test_a_store_of_version_1_resumes(tmp_path):
     settings["healing"] = settings.pop("repair")
     settings["review"] = settings.pop("check_resolution")
     settings["worst_mm"] = settings.pop("max_error_mm")
+    # Heads were not warped then.
+    del settings["alignment"], content["warps"]
     description.write_text(json.dumps(content | {"version": 1}))
     # Small enough for a cube around the first one.
     ellipsoid((60, 60, 60)).export(tmp_path / "scans" / "b.ply")
     result = run(tmp_path)
     assert result.kept == ["a.ply"] and result.fitted == ["b.ply"]
     after = Store(tmp_path / "store")
-    assert after.version == 2 and torch.equal(after.read().weights[:1], before.weights)
+    assert after.version == 3 and torch.equal(after.read().weights[:1], before.weights)
+
+
+def test_a_store_of_version_2_resumes_without_alignment(tmp_path):
+    write(tmp_path / "scans", "a.ply")
+    run(tmp_path)
+    before = Store(tmp_path / "store").read()
+    description = tmp_path / "store" / "store.json"
+    content = json.loads(description.read_text()) | {"version": 2}
+    del content["warps"], content["settings"]["alignment"]
+    description.write_text(json.dumps(content))
+    with pytest.raises(BadInput, match="`align=warp`: .*store was made with none; use its settings"):
+        run(tmp_path, dataclasses.replace(QUICK, alignment=AlignmentConfig()))
+    # What is refused stays as it is.
+    assert json.loads(description.read_text()) == content
+    ellipsoid((60, 60, 60)).export(tmp_path / "scans" / "b.ply")
+    result = run(tmp_path)
+    assert result.kept == ["a.ply"] and result.fitted == ["b.ply"]
+    after = Store(tmp_path / "store")
+    assert after.version == 3 and torch.equal(after.read().parameters[:1], before.parameters)
+
+
+@pytest.fixture(scope="module")
+def aligned(tmp_path_factory):
+    """A store of one head in three sizes and places, aligned by similarity transforms."""
+    folder = tmp_path_factory.mktemp("aligned")
+    (folder / "scans").mkdir()
+    for name, scale, height in (("a", 0.85, 20.0), ("b", 1.0, -50.0), ("c", 1.15, 0.0)):
+        random_head(1, pose=Similarity(scale, translation=np.array([0.0, height, 10.0]))).export(
+            folder / "scans" / f"{name}.ply"
+        )
+    config = dataclasses.replace(QUICK, alignment=AlignmentConfig(align="similarity"))
+    assert run(folder, config).fitted == ["a.ply", "b.ply", "c.ply"]
+    return folder, config
+
+
+def test_heads_of_different_sizes_and_places_are_aligned_in_one_cube(aligned):
+    folder, _ = aligned
+    fits = Store(folder / "store").read()
+    assert fits.space.warps == WarpSpace(CORNERS, cuts_neck=True)
+    size = np.ptp(random_head(1).bounds, axis=0).max()
+    # As small as for one of them: they have the same place in it.
+    assert fits.space.cube.half == pytest.approx(size / 2 * (1 + QUICK.margin), rel=0.03)
+    warps = [fits.head(index).warp for index in range(3)]
+    corners = np.array(CORNERS)
+    scales = [Similarity.between(corners, warp(corners)).scale for warp in warps]
+    np.testing.assert_allclose(np.divide(scales, scales[1]), [0.85, 1, 1.15], atol=0.01)
+    for name, warp in zip("abc", warps):
+        assert warp.neck_height == pytest.approx(
+            trimesh.load_mesh(folder / "scans" / f"{name}.ply").bounds[0, 1], abs=1e-3
+        )
+
+
+def test_scans_are_aligned_once_and_a_second_run_keeps_their_fits(aligned, monkeypatch):
+    folder, config = aligned
+    before = Store(folder / "store").read()
+    monkeypatch.setattr("overfit.fit_scans.align", None)
+    assert run(folder, config).kept == ["a.ply", "b.ply", "c.ply"]
+    assert torch.equal(Store(folder / "store").read().parameters, before.parameters)
+
+
+@pytest.mark.parametrize("kind, words", [("warp", "`align=warp`"), ("none", "`align=none`")])
+def test_a_store_keeps_its_alignment(aligned, kind, words):
+    folder, config = aligned
+    other = dataclasses.replace(config, alignment=AlignmentConfig(align=kind))
+    with pytest.raises(BadInput, match=f"{words}: .*store was made with similarity"):
+        run(folder, other)
+
+
+def new_scan(name: str, *, ends_in_plane: bool = True, displacements: np.ndarray = np.zeros((8, 3))) -> NewScan:
+    bounds = np.array([[-80.0, -120, -100], [80, 110, 90]])
+    return NewScan(
+        Scan(f"{name}.ply", Path(f"{name}.ply")), 230.0, ScanAlignment(displacements, bounds, -120.0, ends_in_plane)
+    )
+
+
+@pytest.mark.parametrize(
+    "kind, planes, cuts_neck",
+    [
+        ("similarity", (True, True, False), True),
+        ("similarity", (True, False, False), False),
+        ("none", (True, True), False),
+    ],
+)
+def test_necks_are_cut_if_most_heads_end_in_a_plane_and_heads_are_aligned(tmp_path, kind, planes, cuts_neck):
+    new = [new_scan(str(index), ends_in_plane=plane) for index, plane in enumerate(planes)]
+    store = _create(tmp_path, new, dataclasses.replace(QUICK, alignment=AlignmentConfig(align=kind)))
+    assert store.space.warps.cuts_neck == cuts_neck
+    assert store.space.cube.half == pytest.approx(115 * 1.05)
+
+
+def test_a_warp_that_folds_is_smoothed_before_its_scan_is_fitted():
+    displacements = np.zeros((8, 3))
+    displacements[0] = 240.0
+    space = HeadSpace(Field(hidden=(4,)), Cube((0.0, 0.0, 0.0), 120.0), WarpSpace(CORNERS, cuts_neck=True))
+    nodes = np.random.default_rng(0).uniform(-120, 120, (2000, 3))
+    assert Warp(space.warps, displacements).determinants(nodes).min() < 0
+    row = new_scan("a", displacements=displacements).in_space(space).warp
+    warp = space.warps.warp(row)
+    assert warp is not None and warp.determinants(nodes).min() > 0 and warp.neck_height == pytest.approx(-120)
+    # What is stored is what the scan is fitted with: reading it smooths nothing more.
+    assert warp.unfolded(space.cube) is warp
 
 
 def test_the_store_must_be_a_folder_of_its_own(tmp_path):
@@ -237,11 +356,11 @@ def test_the_survey_in_workers_finds_what_it_finds_alone(tmp_path, monkeypatch):
     write(tmp_path / "scans", "a.ply", "b.stl", "c.obj")
     (tmp_path / "scans" / "d.ply").write_text("ply")
     found = find_scans(tmp_path / "scans")
-    monkeypatch.setattr("overfit.fit_scans.MIN_SCANS_PER_WORKER", 1)
-    alone, workers = (_survey(found, {}, "auto", RunContext(cores=cores)) for cores in (1, 2))
+    monkeypatch.setitem(MIN_SCANS_PER_WORKER, "none", 1)
+    alone, workers = (_survey(found, {}, QUICK, RunContext(cores=cores)) for cores in (1, 2))
     assert alone.skipped == workers.skipped and [one.name for one in alone.skipped] == ["d.ply"]
     for one, other in zip(alone.new, workers.new, strict=True):
-        assert one.scan.name == other.scan.name and np.array_equal(one.bounds, other.bounds)
+        assert one.scan.name == other.scan.name and np.array_equal(one.alignment.bounds, other.alignment.bounds)
         ours, theirs = one.scan.prepared, other.scan.prepared
         assert ours is not None and theirs is not None and ours.digest == theirs.digest
         for name in ("vertices", "faces", "face_normals", "vertex_normals"):

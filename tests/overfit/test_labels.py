@@ -10,6 +10,9 @@ from support import ellipsoid
 
 from overfit import BadInput, Cube, LabelConfig
 from overfit import labels as labels_module
+from overfit.canonical.align import CORNERS
+from overfit.canonical.neck import EXTENSION_MM, cut_neck, extend_neck
+from overfit.canonical.warp import Warp, WarpSpace
 from overfit.labels import LabelBatch, Labels, label_mesh
 
 RADIUS = 100.0
@@ -25,8 +28,24 @@ def true_distance(labels: Labels) -> np.ndarray:
     return np.linalg.norm(CUBE.to_millimetres(labels.points), axis=1) - RADIUS
 
 
-def labels_of(mesh: trimesh.Trimesh, seed: int = 0, **changes) -> Labels:
-    return label_mesh(mesh, CUBE, config=dataclasses.replace(FEW, **changes), rng=np.random.default_rng(seed))
+def labels_of(mesh: trimesh.Trimesh, seed: int = 0, warp: Warp | None = None, **changes) -> Labels:
+    config = dataclasses.replace(FEW, **changes)
+    return label_mesh(mesh, CUBE, config=config, rng=np.random.default_rng(seed), warp=warp)
+
+
+def bent(neck_height: float | None = None) -> Warp:
+    """A warp that makes things smaller, turns and bends them."""
+    control_points = np.random.default_rng(0).uniform(-120, 120, (40, 3))
+    matrix = np.array([[0.9, 0.1, 0.0], [-0.1, 0.85, 0.1], [0.0, 0.0, 0.9]])
+    offsets = np.random.default_rng(1).normal(scale=2, size=(40, 3))
+    space = WarpSpace(tuple(map(tuple, control_points.tolist())), cuts_neck=neck_height is not None)
+    return Warp(space, control_points @ matrix.T - control_points + offsets, neck_height)
+
+
+def signed_distance(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
+    """By trimesh, which shares no code with ours."""
+    distance = trimesh.proximity.closest_point(mesh, points)[1]
+    return np.where(mesh.contains(points), -distance, distance)
 
 
 def test_labels_have_the_true_distances_at_the_places_that_the_config_names():
@@ -49,6 +68,49 @@ def test_near_points_may_be_as_far_from_the_surface_as_a_share_of_the_cube():
 def test_labels_depend_only_on_the_generator():
     first, again, other = (labels_of(sphere(), seed) for seed in (0, 0, 1))
     assert np.array_equal(first.points, again.points) and not np.array_equal(first.points, other.points)
+
+
+def test_a_warp_that_moves_nothing_changes_no_label():
+    still = Warp(WarpSpace(CORNERS), np.zeros((8, 3)))
+    plain, warped = labels_of(sphere()), labels_of(sphere(), warp=still)
+    np.testing.assert_allclose(warped.points, plain.points, atol=1e-6)
+    np.testing.assert_allclose(warped.distance, plain.distance, atol=1e-3)
+
+
+@pytest.mark.parametrize("ends_in_plane", [False, True])
+def test_warped_points_have_the_distances_of_where_they_are_on_the_head(ends_in_plane):
+    """Where the head ends in a plane, that is a head with a longer neck."""
+    height = -60.0 if ends_in_plane else None
+    warp, mesh = bent(height), ellipsoid((85, 100, 90), subdivisions=4)
+    if height is not None:
+        mesh = cut_neck(mesh, height)
+    labels = labels_of(mesh, warp=warp, gap_mm=0.0)
+    on_head = warp(CUBE.to_millimetres(labels.points.astype(float)))
+    expected = signed_distance(extend_neck(mesh) if ends_in_plane else mesh, on_head)
+    np.testing.assert_allclose(labels.distance, expected, atol=1e-3)
+    near, band = np.abs(labels.distance[:4000]), np.abs(labels.distance[4000:5000])
+    # Half of a normal distribution lies within 0.6745 standard deviations.
+    assert np.median(near) == pytest.approx(0.6745 * FEW.near_sigma_mm, rel=0.1)
+    assert np.median(band) == pytest.approx(0.6745 * FEW.band_sigma_mm, rel=0.15)
+    assert np.abs(labels.points[5000:]).max() <= 1 and np.abs(labels.points[5000:].mean()) < 0.05
+
+
+def test_no_points_are_spent_on_the_plane_of_a_neck():
+    mesh = cut_neck(ellipsoid((85, 100, 90), subdivisions=4), -60.0)
+    warp = bent(-60.0)
+    labels = labels_of(mesh, warp=warp, gap_mm=0.0)
+    on_head = warp(CUBE.to_millimetres(labels.points.astype(float)))
+    middle = np.linalg.norm(on_head[:, [0, 2]], axis=1) < 40
+    near_plane = middle & (np.abs(on_head[:, 1] + 60) < 10)
+    assert near_plane[:5000].sum() == 0 < near_plane[5000:].sum()
+    # It is the inside of a longer neck, down to where that ends.
+    in_neck = middle & (on_head[:, 1] < -60) & (on_head[:, 1] > -60 - EXTENSION_MM)
+    assert in_neck.sum() > 10 and (labels.distance[in_neck] < 0).all()
+    # Without a height there is a plane, as of any other part of the surface.
+    closed = labels_of(mesh, warp=bent(), gap_mm=0.0)
+    on_head = bent()(CUBE.to_millimetres(closed.points.astype(float)))[:5000]
+    middle = np.linalg.norm(on_head[:, [0, 2]], axis=1) < 40
+    assert (middle & (np.abs(on_head[:, 1] + 60) < 10)).sum() > 100
 
 
 def test_a_narrow_gap_is_labelled_as_inside():

@@ -9,6 +9,7 @@ PAPER = PRESETS["paper"]
 def test_the_paper_preset_has_the_published_settings():
     """Erkoç et al. 2023, section 3.1 and supplement; the plateau's numbers are those of the authors' configuration."""
     field, labels, fit = PAPER.field, PAPER.labels, PAPER.fit
+    assert PAPER.alignment.align == "none"
     assert (field.size, field.octaves, field.hidden) == (36737, 4, (128, 128, 128))
     assert (field.box, field.frequency) == (0.5, 1.0)
     assert (labels.uniform_points, labels.near_points, labels.band_points) == (100_000, 100_000, 0)

@@ -6,14 +6,19 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from overfit import BadInput, Cube, Field, NeuralHead, OverfitConfig, Skipped, Store
+from overfit.canonical.align import CORNERS
+from overfit.canonical.warp import WarpSpace
+from overfit.neural_head import HeadSpace
 from overfit.runtime.tensor_file import write_tensor_file
 from overfit.store import LOCK_FILE, VERSION, FitRecord
 
 FIELD, CUBE = Field(hidden=(4,)), Cube((1.0, 2.0, 3.0), 100.0)
+SPACE = HeadSpace(FIELD, CUBE)
 # The settings of a store of version 1, with the names that they had.
 SETTINGS_V1 = {
     "unit": "cm",
@@ -56,7 +61,7 @@ def record(name: str, digest: str = "d") -> FitRecord:
 
 @pytest.fixture
 def store(tmp_path) -> Store:
-    return Store.create(tmp_path / "store", field=FIELD, cube=CUBE, settings={"unit": "auto"})
+    return Store.create(tmp_path / "store", space=SPACE, settings={"unit": "auto"})
 
 
 def rows(count: int, seed: int = 0) -> torch.Tensor:
@@ -69,7 +74,7 @@ def test_fits_come_back_by_name_before_and_after_merging(store):
     store.add(0, weights[2:], [record("b")])
     for _ in range(2):
         fits = Store(store.folder).read()
-        assert fits.field == FIELD and fits.cube == CUBE
+        assert fits.space == SPACE
         assert [one.name for one in fits.records] == ["a", "b", "c"]
         assert torch.equal(fits.weights, weights[[1, 2, 0]])
         store.merge()
@@ -81,6 +86,21 @@ def test_a_fit_comes_with_its_field_and_cube(store):
     head = store.read().head(1)
     assert isinstance(head, NeuralHead) and (head.field, head.cube) == (FIELD, CUBE)
     assert torch.equal(head.weights, rows(2)[1])
+
+
+def test_warps_are_stored_with_their_networks(tmp_path):
+    space = HeadSpace(FIELD, CUBE, WarpSpace(CORNERS, cuts_neck=True))
+    displacements = np.random.default_rng(0).normal(scale=5, size=(8, 3))
+    parameters = torch.cat([space.warps.parameters(displacements, -110.0), rows(1)[0]])[None]
+    store = Store.create(tmp_path / "warped", space=space, settings={})
+    store.add(0, parameters, [record("a")])
+    for _ in range(2):
+        fits = Store(store.folder).read()
+        assert fits.space == space and torch.equal(fits.parameters, parameters) and torch.equal(fits.weights, rows(1))
+        head = fits.head(0)
+        assert head.warp is not None and head.warp.neck_height == pytest.approx(-110)
+        np.testing.assert_allclose(head.warp.displacements, displacements, atol=1e-4)
+        store.merge()
 
 
 def test_a_newer_fit_of_a_scan_replaces_the_older(store):
@@ -144,8 +164,8 @@ def test_damaged_files_are_named(store):
 
 
 def test_networks_of_another_field_are_refused(store):
-    other = Store.create(store.folder.parent / "other", field=Field(hidden=(5,)), cube=CUBE, settings={})
-    other.add(0, torch.zeros(1, other.field.size), [record("a")])
+    other = Store.create(store.folder.parent / "other", space=HeadSpace(Field(hidden=(5,)), CUBE), settings={})
+    other.add(0, torch.zeros(1, other.space.size), [record("a")])
     (store.folder / "shards").mkdir()
     (other.folder / "shards" / "000000.safetensors").rename(store.folder / "shards" / "000000.safetensors")
     with pytest.raises(BadInput, match="holds other networks than the store's"):
@@ -205,7 +225,7 @@ def test_a_store_of_version_1_is_read_under_todays_names(tmp_path):
     def names(settings: dict) -> dict:
         return {name: names(value) if isinstance(value, dict) else None for name, value in settings.items()}
 
-    fresh = Store.create(tmp_path / "new", field=FIELD, cube=CUBE, settings=dataclasses.asdict(OverfitConfig()))
+    fresh = Store.create(tmp_path / "new", space=SPACE, settings=dataclasses.asdict(OverfitConfig()))
     assert names(store.settings) == names(fresh.settings)
     # Reading leaves the store as it is.
     assert json.loads((tmp_path / "store.json").read_text()) == content
@@ -213,6 +233,30 @@ def test_a_store_of_version_1_is_read_under_todays_names(tmp_path):
     assert json.loads((tmp_path / "store.json").read_text())["version"] == VERSION
     again = Store(tmp_path)
     assert again.settings == store.settings and again.read().records == store.read().records
+
+
+def test_a_store_of_version_2_is_read_as_one_of_heads_that_are_not_warped(tmp_path):
+    settings = dataclasses.asdict(OverfitConfig())
+    del settings["alignment"]
+    content = {
+        "version": 2,
+        "field": dataclasses.asdict(FIELD),
+        "cube": dataclasses.asdict(CUBE),
+        "settings": settings,
+    }
+    (tmp_path / "store.json").write_text(json.dumps(content))
+    own = {"records": [dataclasses.asdict(record("a"))]}
+    write_tensor_file(tmp_path / "weights.safetensors", {"weights": rows(1)}, own)
+    store = Store(tmp_path)
+    assert store.space == SPACE and store.settings["alignment"]["align"] == "none"
+    fits = store.read()
+    assert torch.equal(fits.parameters, rows(1)) and fits.head(0).warp is None
+    store.add(1, rows(1, seed=1), [record("b")])
+    store.upgrade()
+    store.merge()
+    again = Store(tmp_path)
+    assert again.version == VERSION == 3 and (again.space, again.settings) == (store.space, store.settings)
+    assert torch.equal(again.read().parameters, torch.cat([rows(1), rows(1, seed=1)]))
 
 
 def test_a_second_run_is_kept_out(store):

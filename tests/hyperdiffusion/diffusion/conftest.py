@@ -1,4 +1,4 @@
-"""A small store of networks whose weights are drawn, and a model trained on it: fast enough to make in every worker."""
+"""Small stores of heads whose parameters are drawn, and a model trained on one: fast enough to make in every worker."""
 
 from pathlib import Path
 
@@ -9,6 +9,8 @@ from support import ONE_THREAD, TINY
 from hyperdiffusion import train
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
 from overfit import Cube, DecodeConfig, Field, FitRecord, Store
+from overfit.canonical.warp import WarpSpace
+from overfit.neural_head import HeadSpace
 
 CUBE = Cube((0.0, 0.0, 0.0), 100.0)
 
@@ -19,11 +21,11 @@ def record(name: str) -> FitRecord:
 
 @pytest.fixture(scope="session")
 def make_store():
-    """A function that writes a store of weights (heads, P)."""
+    """A function that writes a store of heads from their parameters (heads, S)."""
 
-    def make(folder: Path, field: Field, weights: torch.Tensor) -> Path:
-        store = Store.create(folder, field=field, cube=CUBE, settings={})
-        store.add(0, weights, [record(f"{index:02d}.ply") for index in range(len(weights))])
+    def make(folder: Path, field: Field, parameters: torch.Tensor, *, warps: WarpSpace = WarpSpace()) -> Path:
+        store = Store.create(folder, space=HeadSpace(field, CUBE, warps), settings={})
+        store.add(0, parameters, [record(f"{index:02d}.ply") for index in range(len(parameters))])
         return folder
 
     return make
@@ -39,6 +41,20 @@ def small_store(make_store, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def warped_store(make_store, tmp_path_factory) -> Path:
+    """Eight small networks as in the small store, each with a warp and the height of a neck."""
+    generator, field = torch.Generator().manual_seed(1), Field(hidden=(8, 8))
+    weights = field.initial(generator) + 0.05 * torch.randn(8, field.size, generator=generator)
+    points = torch.rand(20, 3, generator=generator) * 200 - 100
+    warps = WarpSpace(tuple(map(tuple, points.tolist())), cuts_neck=True)
+    # Displacements of millimetres, and heights about -100 mm.
+    warp = 0.02 * torch.randn(8, warps.size, generator=generator)
+    warp[:, -1] -= 1
+    parameters = torch.cat([warp, weights], dim=1)
+    return make_store(tmp_path_factory.mktemp("warped") / "store", field, parameters, warps=warps)
+
+
+@pytest.fixture(scope="session")
 def trained(small_store, tmp_path_factory) -> Path:
     """The checkpoint of an undisturbed training on the small store."""
     path = tmp_path_factory.mktemp("trained") / "model.safetensors"
@@ -49,6 +65,12 @@ def trained(small_store, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def model(trained) -> Checkpoint:
     return Checkpoint.load(trained)
+
+
+@pytest.fixture(scope="session")
+def warped_model(warped_store, tmp_path_factory) -> Checkpoint:
+    """A model of warped heads."""
+    return train(warped_store, tmp_path_factory.mktemp("warped") / "model", config=TINY, machine=ONE_THREAD)
 
 
 @pytest.fixture

@@ -7,12 +7,17 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from support import TINY
 
 from hyperdiffusion import TrainingConfig, sample
 from hyperdiffusion.diffusion import checkpoint as module
 from hyperdiffusion.diffusion import checkpoint_v3
-from hyperdiffusion.diffusion.checkpoint import CHECKPOINT, VERSION, Checkpoint
-from overfit import BadInput, NeuralHead, Store
+from hyperdiffusion.diffusion.checkpoint import CHECKPOINT, VERSION, Checkpoint, TrainingRecord
+from hyperdiffusion.diffusion.coordinates import LatentCoordinates
+from hyperdiffusion.diffusion.denoiser import LatentDenoiser
+from hyperdiffusion.diffusion.schedule import NoiseSchedule
+from overfit import BadInput, Cube, Field, HeadSpace, NeuralHead, Store, WarpSpace
+from overfit.canonical.align import CORNERS
 
 
 def rewritten(path, target, change):
@@ -29,18 +34,65 @@ def rewritten(path, target, change):
 
 def test_what_is_loaded_is_what_was_saved(small_store, model, trained, tmp_path):
     store = Store(small_store)
-    assert (model.field, model.cube) == (store.field, store.cube)
+    assert model.space == store.space
     model.save(tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == trained.read_bytes()
     head = model.head(sample(model, 1)[0])
-    assert isinstance(head, NeuralHead) and (head.field, head.cube) == (store.field, store.cube)
+    assert isinstance(head, NeuralHead) and (head.field, head.cube) == (store.space.field, store.space.cube)
+
+
+def test_warps_are_saved_with_the_model(warped_store, warped_model, tmp_path):
+    warped_model.save(tmp_path / "again")
+    again = Checkpoint.load(tmp_path / "again")
+    assert again.space == Store(warped_store).space and again.coordinates.sizes == again.space.token_sizes
+    rows = sample(again, 2)
+    assert torch.equal(rows, sample(warped_model, 2)) and rows.shape == (2, again.space.size)
+    head = again.head(rows[0])
+    assert head.warp is not None and head.warp.neck_height == pytest.approx(100 * float(rows[0, 60]), abs=1e-4)
+
+
+@pytest.mark.parametrize("warps", [WarpSpace(), WarpSpace(CORNERS, cuts_neck=True)], ids=["weights", "warps"])
+def test_a_loaded_denoiser_predicts_what_the_trained_one_did(tmp_path, warps):
+    """Heads of a learned latent space: directions of warps have no part in most of the tokens."""
+    generator, space = (
+        torch.Generator().manual_seed(0),
+        HeadSpace(Field(hidden=(32, 32)), Cube((0.0, 0.0, 0.0), 100.0), warps),
+    )
+    directions = torch.randn(12, space.field.size, generator=generator)
+    if warps.size:
+        directions = torch.block_diag(torch.randn(6, warps.size, generator=generator), directions)
+    codes = torch.randn(40, len(directions), generator=generator)
+    mean = torch.randn(space.size, generator=generator)
+    coordinates = LatentCoordinates.from_codes(mean, directions, codes=codes, sizes=space.token_sizes)
+    denoiser = LatentDenoiser(TINY.transformer, NoiseSchedule(), coordinates).eval()
+    # As after training: a transformer that predicts something.
+    for parameter in denoiser.transformer.project.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    record = TrainingRecord({}, [], steps=1, best_step=1, mixture_components=1, val_loss=None)
+    Checkpoint(space, coordinates, NoiseSchedule(), denoiser, record).save(tmp_path / "model")
+    loaded = Checkpoint.load(tmp_path / "model").denoiser
+    noised, step = torch.randn(32, coordinates.size, generator=generator), torch.full((32,), 250)
+    with torch.no_grad():
+        ours, theirs = (one.correction(noised, step) for one in (denoiser, loaded))
+    assert torch.dist(ours, theirs) < 0.01 * ours.norm()
+
+
+def test_a_checkpoint_of_version_4_is_read_as_one_of_heads_that_are_not_warped(model, trained, tmp_path):
+    def as_version_4(description: dict) -> None:
+        del description["warps"]
+        description["version"] = 4
+
+    loaded = Checkpoint.load(rewritten(trained, tmp_path / "old", as_version_4))
+    assert loaded.space == model.space and torch.equal(sample(loaded, 2), sample(model, 2))
+    assert loaded.head(sample(loaded, 1)[0]).warp is None
 
 
 def test_the_shipped_checkpoint_is_complete():
     shipped = Checkpoint.shipped()
-    assert shipped.field.size == 36_737 == shipped.coordinates.basis.shape[1]
-    assert shipped.training.best_step > 0 and "x Gaussian baseline" in shipped.training.summary()
-    # It was converted from version 3: every setting has its present name.
+    assert shipped.space.field.size == 36_737 and shipped.space.size == shipped.coordinates.basis.shape[1]
+    # The warps of 400 control points, and a neck.
+    assert shipped.space.warps.size == 1201
+    assert len(shipped.training.heads) == 400 and "x Gaussian baseline" in shipped.training.summary()
     settings, present = shipped.training.settings, asdict(TrainingConfig())
     assert set(settings) == set(present)
     for group in ("latent_space", "transformer", "noise_schedule"):
@@ -80,6 +132,8 @@ def test_checkpoints_of_version_3_give_the_same_samples(model, trained, tmp_path
     description["transformer"] = old(description["transformer"], checkpoint_v3.TRANSFORMER)
     description["noise_schedule"] = old(description["noise_schedule"], checkpoint_v3.NOISE_SCHEDULE)
     description = old(description, checkpoint_v3.DESCRIPTION) | {"version": 3, "kind": CHECKPOINT}
+    # Heads were not warped then.
+    del description["warps"]
     assert {"shape", "schedule"} < set(description) and "axes" in settings["latent_space"]
     path = tmp_path / "old"
     save_file(old(tensors, checkpoint_v3.TENSORS), path, {"about": json.dumps(description)})

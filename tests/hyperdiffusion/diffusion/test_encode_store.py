@@ -36,15 +36,16 @@ def test_a_tenth_of_the_heads_validates_up_to_a_bound(count, held_out):
     assert len(validation) == held_out and sorted([*training, *validation]) == list(range(count))
 
 
+@pytest.mark.parametrize("name", ["small_store", "warped_store"])
 @pytest.mark.parametrize("coordinates", ["raw", "scaled", "pca"])
-def test_codes_decode_to_the_weights_of_the_heads(small_store, tmp_path, coordinates):
+def test_codes_decode_to_the_parameters_of_the_heads(request, tmp_path, coordinates, name):
+    store = request.getfixturevalue(name)
     config = dataclasses.replace(TINY, coordinates=coordinates)
-    data = encoded(small_store, tmp_path / "codes", config)
+    data = encoded(store, tmp_path / "codes", config)
     training, _ = train_val_split(8, config)
     codes = data.training[torch.arange(8)]
-    torch.testing.assert_close(
-        data.coordinates.decode(codes), Store(small_store).rows()[training], atol=1e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(data.coordinates.decode(codes), Store(store).rows()[training], atol=1e-5, rtol=1e-4)
+    assert data.coordinates.sizes == Store(store).space.token_sizes
     assert (tmp_path / "codes").exists() == (coordinates == "pca")
 
 
@@ -52,6 +53,22 @@ def test_heads_that_the_latent_space_is_not_learned_on_are_encoded_in_it(small_s
     data = encoded(small_store, tmp_path / "codes", LATENT)
     codes = data.training[torch.arange(8)]
     assert codes.shape == (8, 2) and codes.any(1).all()
+
+
+def test_warps_are_in_the_latent_space_too(warped_store, tmp_path, coarse_labels):
+    latent_space = dataclasses.replace(LATENT.latent_space, max_latent_heads=8)
+    data = encoded(warped_store, tmp_path / "codes", dataclasses.replace(LATENT, latent_space=latent_space))
+    store = Store(warped_store)
+    training, _ = train_val_split(8, LATENT)
+    decoded = data.coordinates.decode(data.training[torch.arange(8)])
+    # Two directions for the networks, and half as many as heads for the warps.
+    assert data.coordinates.size == 2 + 4 and data.coordinates.sizes == store.space.token_sizes
+    truth = store.space.warp_parameters(store.rows()[training])
+    centred = truth - truth.mean(0)
+    singular = torch.linalg.svdvals(centred)
+    # No four directions come closer than the principal components.
+    error = (store.space.warp_parameters(decoded) - truth).square().sum()
+    torch.testing.assert_close(error, singular[4:].square().sum(), atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("config", [LATENT, TINY], ids=["latent", "pca"])

@@ -12,7 +12,7 @@ QUICK = SamplingConfig("dpm", steps=10)
 
 def test_head_k_of_a_seed_is_the_same_whatever_the_count_and_the_batch(model):
     many = sample(model, 5, seed=1, config=QUICK)
-    assert many.shape == (5, model.field.size)
+    assert many.shape == (5, model.space.size)
     torch.testing.assert_close(sample(model, 5, seed=1, config=QUICK, batch_size=2), many, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(sample(model, 2, seed=1, config=QUICK), many[:2], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(sample(model, 2, seed=1, first=3, config=QUICK), many[3:], atol=1e-4, rtol=1e-4)

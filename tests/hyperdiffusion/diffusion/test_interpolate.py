@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,8 @@ from hyperdiffusion.diffusion.interpolate import (
     slerp,
 )
 from overfit import BadInput, Cube, Store
+from overfit.canonical.align import CORNERS
+from overfit.canonical.warp import WarpSpace
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def test_spherical_interpolation_has_even_angles_and_keeps_the_length():
 
 
 def test_the_path_through_noise_ends_close_to_both_heads(model, fits):
-    first, second = fits.weights[0], fits.weights[1]
+    first, second = fits.parameters[0], fits.parameters[1]
     path = interpolate_in_noise(model, first=first, second=second, frames=3)
     for end, head in ((path[0], first), (path[2], second)):
         assert torch.dist(end, head) < 0.1 * torch.dist(first, second)
@@ -49,15 +52,42 @@ def test_the_path_through_noise_ends_close_to_both_heads(model, fits):
 
 def test_heads_are_projected_before_they_are_interpolated_in_noise(model, fits):
     """Weight coordinates have no latent space to project to."""
-    ends = fits.weights[:2]
+    ends = fits.parameters[:2]
     projected = project_to_latent_space(model, ends)
     path = interpolate_heads(model, first=ends[0], second=ends[1], frames=2, space="noise")
     expected = interpolate_in_noise(model, first=projected[0], second=projected[1], frames=2)
     assert torch.equal(path, expected)
     straight = interpolate_heads(model, first=ends[0], second=ends[1], frames=3)
     assert torch.equal(straight, interpolate(ends[0], ends[1], frames=3))
-    raw = dataclasses.replace(model, coordinates=WeightCoordinates.raw(model.field.sizes))
+    raw = dataclasses.replace(model, coordinates=WeightCoordinates.raw(model.space.token_sizes))
     assert torch.equal(project_to_latent_space(raw, ends), ends)
+
+
+def test_the_middle_of_two_heads_has_the_mean_of_their_warps(warped_store):
+    fits = Store(warped_store).read()
+    (_, row, _), ends = interpolate(fits.parameters[0], fits.parameters[1], frames=3), [fits.head(0), fits.head(1)]
+    middle, points = fits.space.head(row), 200 * torch.rand(50, 3).double().numpy() - 100
+    expected = (ends[0].warp(points) + ends[1].warp(points)) / 2
+    np.testing.assert_allclose(middle.warp(points), expected, atol=1e-3)
+    assert middle.warp.neck_height == pytest.approx((ends[0].warp.neck_height + ends[1].warp.neck_height) / 2, abs=1e-3)
+
+
+def test_the_path_through_noise_ends_close_to_both_warped_heads(warped_store, warped_model):
+    first, second = Store(warped_store).read().parameters[:2]
+    path = interpolate_in_noise(warped_model, first=first, second=second, frames=3)
+    for end, head in ((path[0], first), (path[2], second)):
+        assert torch.dist(end, head) < 0.1 * torch.dist(first, second)
+
+
+def test_the_warp_comes_from_the_head_that_gives_the_first_layer(warped_store):
+    fits = Store(warped_store).read()
+    first, second = fits.parameters[:2]
+    rows = mix_layers(first, second, sizes=fits.space.token_sizes)
+    assert torch.equal(rows[0], first) and torch.equal(rows[-1], second)
+    for row in rows[1:]:
+        assert torch.equal(fits.space.warp_parameters(row), fits.space.warp_parameters(second))
+    end = sum(fits.space.field.sizes[:2])
+    assert torch.equal(fits.space.weights(rows[1]), torch.cat([fits.weights[1, :end], fits.weights[0, end:]]))
 
 
 def test_mixed_heads_take_whole_layers(model):
@@ -71,7 +101,7 @@ def test_mixed_heads_take_whole_layers(model):
 def test_heads_are_found_by_number_and_by_name(model, fits):
     assert torch.equal(find_head("2", model, seed=4), sample(model, 3, seed=4)[2])
     for name in ("03.ply", "03"):
-        assert torch.equal(find_head(name, model, fits=fits), fits.weights[3])
+        assert torch.equal(find_head(name, model, fits=fits), fits.parameters[3])
     # A name that is no scan's is a number.
     assert torch.equal(find_head("1", model, fits=fits), sample(model, 2)[1])
 
@@ -94,8 +124,11 @@ def test_impossible_arguments_are_refused(model, fits):
         find_head("nobody", model, fits=fits)
     with pytest.raises(BadInput, match="`seed=-1`"):
         find_head("0", model, seed=-1)
-    other = dataclasses.replace(fits, cube=Cube((0.0, 0.0, 0.0), 50.0))
-    with pytest.raises(BadInput, match="`store`: its fits have another field or cube"):
+    other = dataclasses.replace(fits, space=dataclasses.replace(fits.space, cube=Cube((0.0, 0.0, 0.0), 50.0)))
+    with pytest.raises(BadInput, match="`store`: its fits have another field, cube or alignment"):
+        find_head("03", model, fits=other)
+    other = dataclasses.replace(fits, space=dataclasses.replace(fits.space, warps=WarpSpace(CORNERS)))
+    with pytest.raises(BadInput, match="`store`: its fits have another field, cube or alignment"):
         find_head("03", model, fits=other)
     with pytest.raises(BadInput, match="`frames=1`: give 2 or more"):
-        interpolate(fits.weights[0], fits.weights[1], frames=1)
+        interpolate(fits.parameters[0], fits.parameters[1], frames=1)

@@ -1,4 +1,4 @@
-"""The latent space: few directions of functions are found again, whatever else varies in the weights; and encoding."""
+"""The latent space: few directions of functions and of warps are found again, whatever else varies; and encoding."""
 
 import pytest
 import torch
@@ -7,12 +7,20 @@ from hyperdiffusion.diffusion.coordinates import LatentCoordinates
 from hyperdiffusion.diffusion.encode import LatentSpaceConfig, encode_heads
 from hyperdiffusion.diffusion.latent_space import learn_latent_space
 from overfit import BadInput, Cube, Field, FitConfig
+from overfit.canonical.warp import UNIT_MM, WarpSpace
 from overfit.field_labels import FIELD_LOSS
 from overfit.fit import fit
 from overfit.labels import LabelBatch
+from overfit.neural_head import HeadSpace
 
 CUBE = Cube((0.0, 0.0, 0.0), 100.0)
 FIELD = Field(hidden=(32, 32))
+SPACE = HeadSpace(FIELD, CUBE)
+# Twenty control points and a neck.
+WARPS = WarpSpace(
+    tuple(map(tuple, (200 * torch.rand(20, 3, generator=torch.Generator().manual_seed(1)) - 100).tolist())), True
+)
+WARPED = HeadSpace(FIELD, CUBE, WARPS)
 QUICK = LatentSpaceConfig(latent_dim=4, latent_steps=400, latent_points=256, basis_lr=3e-3, mean_lr=3e-3)
 RADII = torch.linspace(40, 80, 24)
 
@@ -33,37 +41,111 @@ def error_mm(weights: torch.Tensor, radii: torch.Tensor) -> float:
     return float(FIELD_LOSS.softness_mm * logits.abs().mean())
 
 
-def test_the_latent_space_agrees_with_the_fits_better_than_as_many_principal_components(spheres):
-    coordinates, codes = learn_latent_space(FIELD, CUBE, weights=spheres, config=QUICK)
+@pytest.fixture(scope="module")
+def learned(spheres) -> tuple[LatentCoordinates, torch.Tensor]:
+    return learn_latent_space(SPACE, spheres, config=QUICK)
+
+
+def test_the_latent_space_agrees_with_the_fits_better_than_as_many_principal_components(spheres, learned):
+    coordinates, codes = learned
     assert codes.shape == (24, 4) == (24, coordinates.size)
     principal = LatentCoordinates.from_weights(spheres, FIELD.sizes)
     kept = principal.encode(spheres)
     kept[:, 4:] = 0
-    learned, linear = error_mm(coordinates.decode(codes), RADII), error_mm(principal.decode(kept), RADII)
-    assert learned < 0.8 * linear
+    ours, linear = error_mm(coordinates.decode(codes), RADII), error_mm(principal.decode(kept), RADII)
+    assert ours < 0.8 * linear
 
 
 def test_codes_are_white_and_the_same_seed_gives_the_same_latent_space(spheres):
     short = LatentSpaceConfig(latent_dim=4, latent_steps=20)
-    _, codes = learn_latent_space(FIELD, CUBE, weights=spheres, config=short)
+    _, codes = learn_latent_space(SPACE, spheres, config=short)
     torch.testing.assert_close(codes.mean(0), torch.zeros(4), atol=1e-3, rtol=0)
     torch.testing.assert_close(codes.T @ codes / 24, torch.eye(4), atol=1e-2, rtol=0)
-    assert torch.equal(learn_latent_space(FIELD, CUBE, weights=spheres, config=short)[1], codes)
+    assert torch.equal(learn_latent_space(SPACE, spheres, config=short)[1], codes)
 
 
 def test_a_head_that_was_left_out_is_encoded_among_its_neighbours(spheres):
     others = [index for index in range(24) if index != 5]
-    coordinates, _ = learn_latent_space(FIELD, CUBE, weights=spheres[others], config=QUICK)
-    code = encode_heads(FIELD, CUBE, weights=spheres[5:6], coordinates=coordinates, config=QUICK)
+    coordinates, _ = learn_latent_space(SPACE, spheres[others], config=QUICK)
+    code = encode_heads(SPACE, spheres[5:6], coordinates=coordinates, config=QUICK)
     assert error_mm(coordinates.decode(code), RADII[5:6]) < 2
     assert error_mm(coordinates.decode(torch.zeros_like(code)), RADII[5:6]) > 5
+
+
+@pytest.fixture(scope="module")
+def warped(spheres) -> torch.Tensor:
+    """The same networks, each with a warp: linear in the sphere's radius and two other factors."""
+    factors = torch.randn(24, 3, generator=torch.Generator().manual_seed(2))
+    factors[:, 0] = (RADII - RADII.mean()) / RADII.std()
+    mean, *directions = 0.05 * torch.randn(4, WARPS.size, generator=torch.Generator().manual_seed(3))
+    return torch.cat([mean + factors @ torch.stack(directions), spheres], dim=1)
+
+
+@pytest.fixture(scope="module")
+def learned_with_warps(warped) -> tuple[LatentCoordinates, torch.Tensor]:
+    return learn_latent_space(WARPED, warped, config=QUICK)
+
+
+def warp_error_mm(parameters: torch.Tensor, truth: torch.Tensor) -> float:
+    """Largest error in millimetres of a displacement or a neck's height."""
+    return float(UNIT_MM * (WARPED.warp_parameters(parameters) - WARPED.warp_parameters(truth)).abs().max())
+
+
+def test_codes_decode_to_warps_that_are_linear_in_a_few_factors(warped, learned, learned_with_warps):
+    coordinates, codes = learned_with_warps
+    decoded = coordinates.decode(codes)
+    assert UNIT_MM * WARPED.warp_parameters(warped).std(0).mean() > 3 and warp_error_mm(decoded, warped) < 0.1
+    # Three directions are for the warps. They take nothing away from the networks.
+    assert coordinates.size == 4 + 3
+    alone = learned[0].decode(learned[1])
+    ours, theirs = (error_mm(rows, RADII) for rows in (WARPED.weights(decoded), alone))
+    assert ours == pytest.approx(theirs, rel=0.05)
+    torch.testing.assert_close(codes.T @ codes / 24, torch.eye(7), atol=1e-2, rtol=0)
+
+
+def test_what_warps_and_networks_have_in_common_is_one_coordinate(learned_with_warps):
+    """Radius and first factor are the same, so that the coordinates are those of three factors and little else."""
+    coordinates, _ = learned_with_warps
+    share = coordinates.std.square() / coordinates.std.square().sum()
+    assert share[:3].sum() > 0.9
+    parameters = coordinates.decode(torch.eye(7)[:3] * 2) - coordinates.mean
+    # Moving along the coordinate that changes the spheres most changes the warps too.
+    by_weights = WARPED.weights(parameters).norm(dim=1)
+    assert WARPED.warp_parameters(parameters)[by_weights.argmax()].norm() > 0.1
+
+
+def test_the_warp_of_a_head_that_was_left_out_is_encoded(warped):
+    others = [index for index in range(24) if index != 5]
+    coordinates, _ = learn_latent_space(WARPED, warped[others], config=QUICK)
+    decoded = coordinates.decode(encode_heads(WARPED, warped[5:6], coordinates=coordinates, config=QUICK))
+    assert warp_error_mm(decoded, warped[5:6]) < 0.1
+    assert error_mm(WARPED.weights(decoded), RADII[5:6]) < 2
+
+
+def test_no_more_directions_of_warps_are_kept_than_allowed(warped):
+    config = LatentSpaceConfig(latent_dim=2, latent_steps=5, warp_dim=1)
+    coordinates, codes = learn_latent_space(WARPED, warped, config=config)
+    assert coordinates.size == 2 + 1
+    assert warp_error_mm(coordinates.decode(codes), warped) > 1
+
+
+def test_a_head_has_eight_tokens_with_its_warp_in_the_first(warped):
+    default = HeadSpace(Field(), CUBE, WARPS)
+    assert len(default.token_sizes) == 8 == len(HeadSpace(Field(), CUBE).token_sizes)
+    config = LatentSpaceConfig(latent_dim=2, latent_steps=5)
+    coordinates, codes = learn_latent_space(WARPED, warped, config=config)
+    assert coordinates.sizes == WARPED.token_sizes == (WARPS.size + FIELD.sizes[0], *FIELD.sizes[1:])
+    to_token, _ = coordinates.token_maps
+    first = (coordinates.decode(codes) - coordinates.mean)[:, : WARPED.token_sizes[0]]
+    scale = coordinates.std.square().mean().sqrt()
+    torch.testing.assert_close(scale * (codes @ to_token[0]).norm(dim=1), first.norm(dim=1), atol=1e-3, rtol=1e-3)
 
 
 def test_networks_without_a_surface_are_learned_too():
     empty = torch.zeros(4, FIELD.size)
     empty[:, -1] = torch.tensor([-1.0, -2, -3, -4])
     config = LatentSpaceConfig(latent_dim=2, latent_steps=5)
-    coordinates, codes = learn_latent_space(FIELD, CUBE, weights=empty, config=config)
+    coordinates, codes = learn_latent_space(SPACE, empty, config=config)
     assert torch.isfinite(coordinates.decode(codes)).all()
 
 
@@ -78,4 +160,4 @@ def test_impossible_settings_are_refused(arguments, words):
 
 def test_a_negative_seed_is_refused():
     with pytest.raises(BadInput, match="`seed=-1`"):
-        learn_latent_space(FIELD, CUBE, weights=torch.zeros(4, FIELD.size), seed=-1)
+        learn_latent_space(SPACE, torch.zeros(4, FIELD.size), seed=-1)

@@ -106,6 +106,26 @@ def test_samples_of_one_distribution_are_indistinguishable_and_of_two_are_not():
     assert collapsed.coverage.mean < 0.05
 
 
+def test_knn_coverage_agrees_with_brute_force():
+    generated, test = random_sets(5, 9)
+    across, within_test = metrics.chamfer_distances(generated, test), metrics.chamfer_distances(test, test)
+    covered = [
+        min(across[i, j] for i in range(5)) < sorted(within_test[k, j] for k in range(9) if k != j)[4] for j in range(9)
+    ]
+    assert metrics.knn_coverage(across, within_test=within_test).mean == pytest.approx(np.mean(covered))
+    # Of three test heads, none has a fifth neighbour.
+    few = metrics.knn_coverage(across[:, :3], within_test=within_test[:3, :3])
+    assert few.mean == np.mean(across[:, :3].min(0) < within_test[:3, :3].max(0))
+
+
+def test_samples_of_one_distribution_cover_97_percent_and_shifted_ones_nothing():
+    generated, test = random_sets(100, 100, points=8)
+    within_test = metrics.chamfer_distances(test, test)
+    for shift, expected in ((0, 1 - 2**-5), (100, 0)):
+        coverage = metrics.knn_coverage(metrics.chamfer_distances(generated + shift, test), within_test=within_test)
+        assert coverage.mean == pytest.approx(expected, abs=0.04)
+
+
 def test_a_head_without_a_surface_covers_nothing_and_is_recognised():
     generated, test = random_sets(4, 6)
     generated[1:] = np.nan

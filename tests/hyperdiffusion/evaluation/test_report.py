@@ -2,13 +2,15 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
 from support import bumpy_ellipsoid
 
+from hyperdiffusion.evaluation.efficientnet_features import INSTALLATION, PACKAGES
 from hyperdiffusion.evaluation.evaluate import evaluate_sets
-from hyperdiffusion.evaluation.report import METRICS, EvaluationReport, metrics_table
+from hyperdiffusion.evaluation.report import EvaluationReport, available_metrics, metrics_table
 from hyperdiffusion.evaluation.set_metrics import EvaluationConfig, SetMetrics
 
 
@@ -27,7 +29,7 @@ def report() -> EvaluationReport:
 def test_the_table_has_a_row_for_each_metric_and_a_column_for_each_set(report):
     header, _, *rows = [line.strip("| ").split(" | ") for line in report.table().splitlines()]
     assert header == ["test", "training", "other generator", "generated"]
-    assert [row[0] for row in rows] == [metric.label for metric in METRICS]
+    assert [row[0] for row in rows] == [metric.label for metric in available_metrics()]
     assert "| heads | 4 | 4 | 2 | 6 |" in report.table()
     one_nna = report.sets["generated"].chamfer.one_nna
     assert f"{one_nna.mean:.2f} [{one_nna.low:.2f}, {one_nna.high:.2f}] |" in report.table()
@@ -42,7 +44,7 @@ def test_the_json_file_holds_estimates_by_their_keys_and_no_infinity(report, tmp
     report.write(tmp_path)
     sets = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     generated = sets["generated"]
-    assert set(generated) >= {metric.key for metric in METRICS}
+    assert set(generated) >= {metric.key for metric in available_metrics()}
     assert generated["coverage_chamfer"] == vars(report.sets["generated"].chamfer.coverage)
     assert sets["test"]["coverage_chamfer"] is None
     # The head without a surface is infinitely far from all training heads.
@@ -69,3 +71,17 @@ def test_a_report_without_training_heads_has_no_pictures_of_them(report, tmp_pat
         config=EvaluationConfig(points=50, emd_heads=0, standardised=False),
     ).write(tmp_path)
     assert "<figure>" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_report_without_the_network_leaves_its_metric_out_and_says_how_to_get_it(report, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, PACKAGES[0], None)
+    evaluate_sets(
+        {"generated": list(report.training[3:])},
+        test=list(report.training[:3]),
+        training=[],
+        config=EvaluationConfig(points=50, emd_heads=0, standardised=False),
+    ).write(tmp_path)
+    texts = {path.suffix: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert "Fréchet distance, EfficientNet" not in texts[".md"] + texts[".html"]
+    assert INSTALLATION in texts[".md"] and INSTALLATION in texts[".html"]
+    assert "frechet_distance" in texts[".json"] and "frechet_distance_efficientnet" not in texts[".json"]

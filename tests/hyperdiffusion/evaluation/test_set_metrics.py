@@ -7,6 +7,7 @@ import pytest
 import trimesh
 from support import bumpy_ellipsoid, jitter
 
+from hyperdiffusion.evaluation.efficientnet_features import efficientnet_is_installed
 from hyperdiffusion.evaluation.metrics import sample_point_clouds
 from hyperdiffusion.evaluation.set_metrics import (
     EvaluationConfig,
@@ -76,6 +77,11 @@ def test_noise_is_seen_by_normals_and_images_but_hides_no_copy(training_heads, c
     assert noisy.normal_consistency.mean < copy_metrics.normal_consistency.mean - 0.02
     assert noisy.frechet_distance > 2 * copy_metrics.frechet_distance
     assert noisy.kernel_distance > copy_metrics.kernel_distance
+    assert noisy.one_nna_normal_maps.low > copy_metrics.one_nna_normal_maps.mean
+    assert noisy.knn_coverage_normal_maps.high < copy_metrics.knn_coverage_normal_maps.mean
+    assert noisy.snc_distance > 2 * copy_metrics.snc_distance
+    if efficientnet_is_installed():
+        assert noisy.frechet_distance_efficientnet > 2 * copy_metrics.frechet_distance_efficientnet
     assert noisy.novelty.copy_rate.mean > 0.7
 
 
@@ -93,12 +99,15 @@ def test_heads_without_a_surface_count_against_the_set(new_heads, new_metrics, r
     assert half.heads == HEADS
     assert half.chamfer.one_nna.mean > new_metrics.chamfer.one_nna.mean + 0.1
     assert half.chamfer.coverage.mean < new_metrics.chamfer.coverage.mean
+    assert half.one_nna_normal_maps.mean > new_metrics.one_nna_normal_maps.mean + 0.1
+    assert half.snc_distance > 10 * new_metrics.snc_distance
     assert np.mean([validity.valid for validity in half.validity]) == 0.5
 
 
 def test_a_set_without_any_surface_is_recognised_entirely(reference):
     nothing = evaluate_meshes([None] * HEADS, reference)
     assert nothing.chamfer.one_nna.mean == 1 and nothing.chamfer.coverage.mean == 0
+    assert nothing.one_nna_normal_maps.mean == 1 and nothing.knn_coverage_normal_maps.mean == 0
     assert nothing.normal_consistency is None and nothing.diversity_mm == 0 and nothing.compactness == 0
 
 

@@ -1,0 +1,216 @@
+"""Warps from canonical space to a head: displacements of control points in, points carried forward out.
+
+A warp is a thin-plate spline in space (Duchon 1977; Bookstein 1989): the smoothest map that moves the control points by
+given displacements, affine far away. Its parameters are these displacements, so that means and differences of warps are
+means and differences of heads. Points are only ever carried from canonical space to the head; the inverse is used to
+choose where points are, never to compute what is there.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.ndimage import map_coordinates
+
+from overfit.geometry.bounding_cube import Cube
+
+# Millimetres in one unit of the parameters; they are then of the size of a field's weights.
+UNIT_MM = 100.0
+# Points whose distances to all control points are computed at once; they stay in the cache.
+POINTS_AT_ONCE = 512
+# Rounds of fixed-point iteration of an inverse: the displacement's derivatives are well below 1.
+INVERSE_ROUNDS = 5
+# Nodes along a side of the cube at which an inverse's displacement is tabulated; it is smooth.
+INVERSE_NODES = 32
+# How far the table reaches beyond the cube, as a share of its half side.
+INVERSE_MARGIN = 0.2
+# Nodes along a side of the cube at which determinants are checked, besides the control points.
+CHECK_NODES = 20
+# Smallest determinant of the Jacobian between a warp that is accepted and one that folds. Heads of children have 0.3.
+MIN_DETERMINANT = 0.05
+# Smoothing, relative to the kernel at `UNIT_MM`, that is tried first on a warp that folds; then ten times more each.
+SMOOTHING = 10.0 ** np.arange(-4, 5)
+
+
+@dataclass(frozen=True)
+class WarpSpace:
+    """What all warps of a store share: how a row of parameters is read."""
+
+    control_points: tuple[tuple[float, float, float], ...] = ()
+    """Points in canonical space in millimetres, at least four that span space; none if heads are not warped."""
+    cuts_neck: bool = False
+    """Whether each head ends below in a horizontal plane, whose height is the last parameter."""
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "WarpSpace":
+        """Return the space that `dataclasses.asdict` turned into a dictionary, also after a way through JSON."""
+        points = tuple((float(x), float(y), float(z)) for x, y, z in plain["control_points"])
+        return cls(points, plain["cuts_neck"])
+
+    @property
+    def size(self) -> int:
+        """W, the number of parameters of a warp."""
+        return 3 * len(self.control_points) + self.cuts_neck
+
+    def parameters(
+        self, displacements: Float[np.ndarray, "K 3"], neck_height: float | None
+    ) -> Float[torch.Tensor, " W"]:
+        """Return the parameters of a warp from displacements and the height of the neck's plane in millimetres."""
+        flat = [*displacements.ravel(), *([neck_height] if self.cuts_neck else [])]
+        return torch.tensor(flat, dtype=torch.float32) / UNIT_MM
+
+    def warp(self, parameters: Float[torch.Tensor, " W"]) -> "Warp | None":
+        """Return the warp of a row of parameters, or None if heads are not warped."""
+        if not self.control_points:
+            return None
+        values = parameters.detach().cpu().double().numpy() * UNIT_MM
+        count = 3 * len(self.control_points)
+        height = float(values[-1]) if self.cuts_neck else None
+        return Warp(self, values[:count].reshape(-1, 3), height)
+
+
+@dataclass(frozen=True)
+class Warp:
+    """A smooth map from canonical space to one head, both in millimetres."""
+
+    space: WarpSpace
+    """Whose control points are moved."""
+    displacements: Float[np.ndarray, "K 3"]
+    """By how much, in millimetres."""
+    neck_height: float | None = None
+    """Height in head space of the plane in which the head ends, in millimetres; None if it is not cut."""
+
+    def __call__(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+        """Return points in head space from points in canonical space."""
+        # In double precision: large coefficients of neighbouring points cancel out. In place, by torch, it is 4 times
+        # faster.
+        moved = torch.empty(len(points), 3, dtype=torch.double)
+        centres = torch.from_numpy(self._centres / UNIT_MM)
+        bending, affine = torch.from_numpy(self._coefficients).split([len(centres), 4])
+        chunks = torch.from_numpy(np.asarray(points, np.float64) / UNIT_MM).split(POINTS_AT_ONCE)
+        for chunk, target in zip(chunks, moved.split(POINTS_AT_ONCE)):
+            squared = torch.addmm(centres.square().sum(1), chunk, centres.T, alpha=-2)
+            squared = squared.add_(chunk.square().sum(1, keepdim=True)).clamp_(min=0)
+            target.copy_(affine[0] + chunk @ affine[1:] + squared.mul_(squared.sqrt()) @ bending)
+        return points + moved.numpy()
+
+    def inverse(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+        """Return points in canonical space that the warp carries close to points in head space: to 0.1 mm, usually."""
+        return _fixed_point(points, lambda at: self(at) - at, self._affine)
+
+    def inverse_in(self, cube: Cube, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+        """Return what `inverse` does, many times faster for many points near a cube, from a table of displacements."""
+        axis = np.linspace(-1 - INVERSE_MARGIN, 1 + INVERSE_MARGIN, INVERSE_NODES)
+        nodes = cube.to_millimetres(np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3))
+        table = (self(nodes) - nodes).reshape(INVERSE_NODES, INVERSE_NODES, INVERSE_NODES, 3)
+        step = axis[1] - axis[0]
+
+        def displacement(at: np.ndarray) -> np.ndarray:
+            index = ((cube.to_field(at) - axis[0]) / step).T
+            found = [map_coordinates(table[..., k], index, order=1, mode="nearest") for k in range(3)]
+            return np.stack(found, axis=1)
+
+        return _fixed_point(points, displacement, self._affine)
+
+    def determinants(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        """Return the determinant of the Jacobian at points: by how much the warp expands space there."""
+        determinants = np.empty(len(points))
+        affine = np.eye(3) + self._coefficients[-3:] / UNIT_MM
+        for start in range(0, len(points), POINTS_AT_ONCE):
+            chunk = points[start : start + POINTS_AT_ONCE]
+            offset = (chunk[:, None] - self._centres) / UNIT_MM
+            # The gradient of r^3 is 3 r (x - c).
+            weight = 3 * np.linalg.norm(offset, axis=2, keepdims=True) * offset / UNIT_MM
+            jacobian = affine + np.einsum("nki,kj->nij", weight, self._coefficients[:-4])
+            determinants[start : start + POINTS_AT_ONCE] = np.linalg.det(jacobian)
+        return determinants
+
+    def unfolded(self, cube: Cube) -> "Warp":
+        """Return the warp, smoothed as little as is needed for a positive Jacobian everywhere in a cube."""
+        axis = np.linspace(-1, 1, CHECK_NODES)
+        nodes = cube.to_millimetres(np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3))
+        # Between control points that are close to each other, warps bend most.
+        nodes = np.concatenate([nodes, self._centres])
+        warp = self
+        for smoothing in SMOOTHING:
+            if warp.determinants(nodes).min() >= MIN_DETERMINANT:
+                return warp
+            smoother = _smoother(self.space.control_points, smoothing)
+            warp = Warp(self.space, smoother @ self.displacements, self.neck_height)
+        return warp
+
+    @property
+    def _centres(self) -> np.ndarray:
+        return control_array(self.space.control_points)
+
+    @cached_property
+    def _coefficients(self) -> np.ndarray:
+        """Coefficients (K + 4, 3) of the basis."""
+        return _solver(self.space.control_points) @ self.displacements
+
+    @property
+    def _affine(self) -> np.ndarray:
+        """The linear map (3, 3), acting on rows, that is closest to the warp at the control points."""
+        centres = self._centres - self._centres.mean(0)
+        return np.linalg.lstsq(centres, centres + self.displacements - self.displacements.mean(0), rcond=None)[0]
+
+
+@lru_cache(maxsize=4)
+def control_array(control_points: tuple[tuple[float, float, float], ...]) -> Float[np.ndarray, "K 3"]:
+    """Return control points as an array, in millimetres."""
+    return np.array(control_points)
+
+
+def interpolation(
+    control_points: tuple[tuple[float, float, float], ...], points: Float[np.ndarray, "n 3"]
+) -> Float[np.ndarray, "n K"]:
+    """Return the matrix that turns displacements of control points into displacements of points."""
+    return _basis(control_array(control_points), points) @ _solver(control_points)
+
+
+def _basis(centres: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The spline's basis (n, K + 4) at points: r^3 about each centre, which minimises bending in space, and affine."""
+    a, b = points / UNIT_MM, centres / UNIT_MM
+    squared = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    np.maximum(squared, 0, out=squared)
+    return np.concatenate([squared * np.sqrt(squared), np.ones((len(a), 1)), a], axis=1)
+
+
+@lru_cache(maxsize=4)
+def _solver(control_points: tuple[tuple[float, float, float], ...]) -> np.ndarray:
+    """The matrix (K + 4, K) from displacements to coefficients."""
+    return _solve_spline(control_array(control_points), 0.0)
+
+
+@lru_cache(maxsize=16)
+def _smoother(control_points: tuple[tuple[float, float, float], ...], smoothing: float) -> np.ndarray:
+    """The matrix (K, K) from displacements to those of a smoothing spline."""
+    centres = control_array(control_points)
+    return _basis(centres, centres) @ _solve_spline(centres, smoothing)
+
+
+def _solve_spline(centres: np.ndarray, smoothing: float) -> np.ndarray:
+    """The matrix (K + 4, K) from values at the centres to coefficients, by Wahba (1990), equation 2.4.24."""
+    count = len(centres)
+    basis = _basis(centres, centres)
+    system = np.zeros((count + 4, count + 4))
+    system[:count] = basis
+    system[:count, :count] += smoothing * np.eye(count)
+    system[count:, :count] = basis[:, count:].T
+    # Least squares: four points in a corner's place determine the affine part and leave no bending.
+    return np.linalg.pinv(system, hermitian=True)[:, :count]
+
+
+def _fixed_point(
+    points: np.ndarray, displacement: Callable[[np.ndarray], np.ndarray], affine: np.ndarray
+) -> np.ndarray:
+    """Points x with x + displacement(x) = points, approximately. The linear part is solved exactly in each round."""
+    inverse = np.linalg.inv(affine)
+    at = points - displacement(points)
+    for _ in range(INVERSE_ROUNDS):
+        at = at + (points - at - displacement(at)) @ inverse
+    return at

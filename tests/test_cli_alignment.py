@@ -9,7 +9,7 @@ import torch
 import trimesh
 from support import random_head, run_cli
 
-from overfit import Store
+from overfit import Store, surface_error
 from overfit.geometry.similarity import Similarity
 
 QUICK = [
@@ -64,7 +64,8 @@ def test_decoded_fits_end_where_their_scans_do(work):
         path = work / "fits" / f"head_{index}.ply"
         fit, scan = trimesh.load_mesh(path), trimesh.load_mesh(work / "scans" / path.name)
         assert require_plane(path) == pytest.approx(scan.bounds[0, 1], abs=0.01)
-        np.testing.assert_allclose(fit.bounds, scan.bounds, atol=25)
+        # Fits this short have bumps; scans are centimetres apart.
+        assert surface_error(fit, scan, rng=np.random.default_rng(0)).mean_mm < 8
 
 
 def test_a_second_run_adds_nothing(work):

@@ -62,7 +62,9 @@ def test_samples_of_two_distant_heads_are_close_to_one_or_the_other(make_store, 
     heads = torch.randn(2, field.size, generator=torch.Generator().manual_seed(0))
     longer = dataclasses.replace(TINY, coordinates=coordinates, steps=300, batch_size=32, lr=5e-3, warmup_steps=30)
     model = train(make_store(tmp_path / "store", field, heads), tmp_path / "model", config=longer, machine=ONE_THREAD)
-    distance = torch.cdist(sample(model, 20), heads)
+    # A spread above 1 makes up for a denoiser that is trained for a few steps only.
+    samples = sample(model, 20, config=SamplingConfig(spread=1.15))
+    distance = torch.cdist(samples, heads)
     assert (distance.min(1).values < bound * torch.dist(*heads)).float().mean() > 0.8
     assert len(distance.argmin(1).unique()) == 2
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from support import ONE_THREAD, TINY, train_until_killed
 
-from hyperdiffusion import sample, train
+from hyperdiffusion import SamplingConfig, sample, train
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
 from hyperdiffusion.diffusion.encode import LatentSpaceConfig
 from overfit import BadInput, Field

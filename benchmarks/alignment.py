@@ -21,12 +21,11 @@ import numpy as np
 import trimesh
 import tyro
 from columns import ALIGNMENT
-from fit_measures import fit_errors, mean_of, midpoint_errors
-from results_io import BenchmarkOptions, publish, run_benchmark
+from fit_measures import mean_of, measure_fit, midpoint, midpoint_errors
+from results_io import BenchmarkOptions, metric_values, publish, run_benchmark
 
 from hyperdiffusion import (
     EvaluationConfig,
-    EvaluationReport,
     ReferenceHeads,
     SamplingConfig,
     SetMetrics,
@@ -182,14 +181,10 @@ def _fit_row(task: Task, fits: Fits) -> dict[str, Any]:
         for index, record in enumerate(fits.records)
     ]
     with task.context.progress(len(tasks), "measuring", "fit") as bar:
-        measured = run_tasks_in_order(_measure_fit, tasks, task.context, bar=bar)
+        measured = run_tasks_in_order(measure_fit, tasks, task.context, bar=bar)
     mean = mean_of(measured)
     worst = max(one["mean_mm"] for one in measured)
     return {"mean_mm": mean["mean_mm"], "worst_mm": worst, "face_angle_deg": mean["face_angle_deg"]}
-
-
-def _measure_fit(head: NeuralHead, scan: Scan, resolution: int) -> dict[str, float]:
-    return fit_errors(head, read_prepared(scan).mesh, resolution=resolution)
 
 
 def _midpoint_row(task: Task, fits: Fits) -> dict[str, Any]:
@@ -198,7 +193,7 @@ def _midpoint_row(task: Task, fits: Fits) -> dict[str, Any]:
     pairs = [(index, index + 1) for index in range(0, len(fits.records) - 1, 2)][: task.config.pairs]
     tasks = [
         (
-            fits.space.head((fits.parameters[a] + fits.parameters[b]) / 2),
+            midpoint(fits, a, b),
             (by_name[fits.records[a].name], by_name[fits.records[b].name]),
             task.config.fit_resolution,
         )
@@ -265,7 +260,7 @@ def _test_row(task: Task) -> dict[str, Any]:
 
 def _values(metrics: SetMetrics) -> dict[str, Any]:
     """The metrics of a set that the table shows."""
-    values = EvaluationReport({"heads": metrics}, meshes=[], training=[]).values()["heads"]
+    values = metric_values(metrics)
     return {column.key: values[column.key] for column in ALIGNMENT if column.key in values}
 
 

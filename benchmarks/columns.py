@@ -9,6 +9,7 @@ MMD = Column("mmd_chamfer_mm", "MMD, mm", "lower")
 DIVERSITY = Column("diversity_mm", "diversity, mm", "reference")
 NEAREST = Column("nearest_training_mm", "distance to the nearest training head, mm", "reference")
 COPY_RATE = Column("copy_rate", "copy rate", "lower", digits=1, percent=True)
+AUTHENTICITY = Column("authenticity", "authenticity", "half")
 FRECHET = Column("frechet_distance", "Fréchet distance of normal maps", "lower", digits=0)
 FRECHET_EFFICIENTNET = Column("frechet_distance_efficientnet", "Fréchet distance of EfficientNet", "lower")
 MAPS_ONE_NNA = Column("one_nna_normal_maps", "1-NNA, normal maps", "half")
@@ -55,7 +56,7 @@ EVALUATION = (
     DIVERSITY,
     NEAREST,
     COPY_RATE,
-    Column("authenticity", "authenticity", "half"),
+    AUTHENTICITY,
     ONE_COMPONENT,
     Column("human_size", "human size", digits=0, percent=True),
 )
@@ -152,7 +153,7 @@ ALIGNMENT = (
     ONE_NNA,
     COVERAGE,
     COPY_RATE,
-    Column("authenticity", "authenticity", "half"),
+    AUTHENTICITY,
     DIVERSITY,
     ONE_COMPONENT,
 )

@@ -23,17 +23,15 @@ import trimesh
 import tyro
 from baselines import auto_decoder, gaussians, head_space, point_diffusion, voxel_diffusion
 from columns import GENERATORS
-from results_io import BenchmarkOptions, publish, run_benchmark
+from results_io import BenchmarkOptions, metric_values, publish, run_benchmark
 from safetensors.torch import load_file, save_file
 
 from hyperdiffusion import (
     PRESETS,
     Checkpoint,
     EvaluationConfig,
-    EvaluationReport,
     ReferenceHeads,
     SamplingConfig,
-    SetMetrics,
     TrainingConfig,
     TransformerConfig,
     evaluate_meshes,
@@ -300,7 +298,7 @@ def main(config: BenchmarkConfig) -> None:
     task = Task(config, Store(config.store).read(), find_scans(config.scans), context)
     test = _read(find_scans(config.test)[: config.count])
     reference = ReferenceHeads.of(test, _read(task.scans), config=config.evaluation, context=context)
-    rows = [{"set": "test scans", **_values(reference.metrics(context=context))}]
+    rows = [{"set": "test scans", **metric_values(reference.metrics(context=context))}]
     pictured = [("test scans", test[:SHOWN])]
     for name in config.methods:
         rows.append(_kept_row(task, name, reference))
@@ -362,11 +360,7 @@ def _run(task: Task, name: str, reference: ReferenceHeads) -> dict:
         measures_novelty = name != "training_scans"
         metrics = evaluate_meshes(heads, reference, name=label, measure_novelty=measures_novelty, context=task.context)
     steps = _read_steps(task, name)
-    return {"set": label, "training": f"{seconds:.0f} s", "steps": steps, **_values(metrics)}
-
-
-def _values(metrics: SetMetrics) -> dict:
-    return EvaluationReport({"heads": metrics}, meshes=[], training=[]).values()["heads"]
+    return {"set": label, "training": f"{seconds:.0f} s", "steps": steps, **metric_values(metrics)}
 
 
 def _keep_pictured(folder: Path, heads: Meshes) -> None:

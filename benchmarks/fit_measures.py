@@ -12,8 +12,8 @@ from jaxtyping import Float
 from overfit import (
     AlignedScan,
     AlignmentConfig,
-    Cube,
     DecodeConfig,
+    Fits,
     HeadSpace,
     LabelBatch,
     NeuralHead,
@@ -21,7 +21,6 @@ from overfit import (
     RunContext,
     Scan,
     ScanAlignment,
-    WarpSpace,
     align,
     connected_components,
     decode,
@@ -30,10 +29,9 @@ from overfit import (
     label_scan,
     read_prepared,
     run_tasks_in_order,
+    shared_space,
     surface_error,
 )
-from overfit.canonical.align import control_points
-from overfit.fit_scans import NewScan
 
 
 def align_scans(
@@ -41,11 +39,8 @@ def align_scans(
 ) -> tuple[HeadSpace, list[AlignedScan]]:
     """Return the space that scans share and the scans aligned in it, as `overfit` makes them for a new store."""
     alignments = run_tasks_in_order(_align, [(scan, config.alignment) for scan in scans], context)
-    cube = Cube.around(np.stack([alignment.bounds for alignment in alignments]), config.margin)
-    in_planes = np.mean([alignment.ends_in_plane for alignment in alignments]) > 1 / 2
-    warps = WarpSpace(control_points(config.alignment), bool(in_planes) and config.alignment.align != "none")
-    space = HeadSpace(config.field, cube, warps)
-    return space, [NewScan(scan, np.inf, found).in_space(space) for scan, found in zip(scans, alignments, strict=True)]
+    space = shared_space(alignments, config)
+    return space, [AlignedScan.of(scan, found, space=space) for scan, found in zip(scans, alignments, strict=True)]
 
 
 def _align(scan: Scan, config: AlignmentConfig) -> ScanAlignment:
@@ -69,6 +64,16 @@ def fit_errors(head: NeuralHead, scan: trimesh.Trimesh, *, resolution: int) -> d
         "face_angle_deg": face_normal_error(components[0], scan),
         "one_component": float(len(components) == 1),
     }
+
+
+def measure_fit(head: NeuralHead, scan: Scan, resolution: int) -> dict[str, float]:
+    """Return the errors of a fit against its scan, as a task for workers."""
+    return fit_errors(head, read_prepared(scan).mesh, resolution=resolution)
+
+
+def midpoint(fits: Fits, a: int, b: int) -> NeuralHead:
+    """Return the head of the mean parameters of two fits."""
+    return fits.space.head((fits.parameters[a] + fits.parameters[b]) / 2)
 
 
 def midpoint_errors(

@@ -17,7 +17,7 @@ import numpy as np
 import trimesh
 import tyro
 from columns import FIT_MIDPOINTS, FIT_NEIGHBOURS, FIT_QUALITY
-from fit_measures import fit_errors, mean_of, midpoint_errors
+from fit_measures import mean_of, measure_fit, midpoint, midpoint_errors
 from results_io import BenchmarkOptions, run_benchmark, write_result
 from tables import markdown_table
 
@@ -99,15 +99,11 @@ def _quality_rows(
 ) -> list[dict[str, Any]]:
     tasks = [(fits.head(index), scan, config.resolution) for index, scan in enumerate(scans)]
     with context.progress(len(tasks), "measuring", "fit") as bar:
-        measured = run_tasks_in_order(_measure, tasks, context, bar=bar)
+        measured = run_tasks_in_order(measure_fit, tasks, context, bar=bar)
     values = {key: np.array([one[key] for one in measured]) for key in measured[0]}
     worst = {key: float(array.min() if key in HIGHER_IS_BETTER else array.max()) for key, array in values.items()}
     medians = {key: float(np.median(array)) for key, array in values.items()}
     return [{"fits": "mean", **mean_of(measured)}, {"fits": "median", **medians}, {"fits": "worst", **worst}]
-
-
-def _measure(head: NeuralHead, scan: Scan, resolution: int) -> dict[str, float]:
-    return fit_errors(head, read_prepared(scan).mesh, resolution=resolution)
 
 
 def _midpoint_rows(
@@ -115,7 +111,7 @@ def _midpoint_rows(
 ) -> list[dict[str, Any]]:
     """Return one row, or none if the scans are not in correspondence."""
     pairs = list(zip(range(0, len(scans) - 1, 2), range(1, len(scans), 2), strict=True))
-    tasks = [(_midpoint(fits, a, b), (scans[a], scans[b]), config.resolution) for a, b in pairs]
+    tasks = [(midpoint(fits, a, b), (scans[a], scans[b]), config.resolution) for a, b in pairs]
     with context.progress(len(tasks), "midpoints", "pair") as bar:
         found = run_tasks_in_order(_measure_midpoint, tasks, context, bar=bar)
     errors = [one for one in found if one is not None]
@@ -123,10 +119,6 @@ def _midpoint_rows(
         return []
     mean = mean_of(errors)
     return [{"pairs": len(errors), "midpoint_mm": mean["mean_mm"], "one_component": mean["one_component"]}]
-
-
-def _midpoint(fits: Fits, a: int, b: int) -> NeuralHead:
-    return fits.space.head((fits.parameters[a] + fits.parameters[b]) / 2)
 
 
 def _measure_midpoint(head: NeuralHead, scans: tuple[Scan, Scan], resolution: int) -> dict[str, float] | None:

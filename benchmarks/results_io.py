@@ -21,6 +21,7 @@ import torch
 import tyro
 from tables import Column, Row, markdown_table
 
+from hyperdiffusion import EvaluationReport, SetMetrics
 from overfit import BadInput, Machine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,6 +77,11 @@ def publish(benchmark: str, columns: Sequence[Column], rows: Sequence[Row], opti
     """Print the table of a benchmark and writes its result as JSON, if a file is given."""
     print(markdown_table(columns, rows), flush=True)
     write_result(benchmark, rows, options)
+
+
+def metric_values(metrics: SetMetrics) -> dict[str, Any]:
+    """Return the metrics of a set of heads as the values of a row."""
+    return EvaluationReport({"heads": metrics}, meshes=[], training=[]).values()["heads"]
 
 
 def describe_machine(machine: Machine) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from overfit.fit_batch import (
     fit_first,
     fit_scan_batch,
     label_scan,
+    shared_space,
 )
 from overfit.fit_metrics import SurfaceError, face_normal_error, surface_error
 from overfit.fit_scans import BATCH_SIZE, OverfitResult, overfit, prepared_folder
@@ -59,6 +60,7 @@ __all__ = [
     "NeuralHead",
     "OverfitConfig",
     "OverfitResult",
+    "ParameterRows",
     "PreparationConfig",
     "PreparationReport",
     "PrepareResult",
@@ -72,7 +74,6 @@ __all__ = [
     "SurfaceError",
     "Warp",
     "WarpSpace",
-    "ParameterRows",
     "align",
     "autocast",
     "connected_components",
@@ -95,6 +96,7 @@ __all__ = [
     "read_prepared",
     "run_tasks_in_order",
     "sample_points",
+    "shared_space",
     "surface_error",
     "try_decode",
 ]

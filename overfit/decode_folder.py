@@ -61,13 +61,11 @@ def decode_to_folder(
 
 
 def _decode_to_file(name: str, head: NeuralHead, path: Path, config: DecodeConfig, repair: bool) -> DecodedHead:
-    mesh = decode_canonical(head, config.resolution)
+    canonical = decode_canonical(head, config.resolution)
+    if canonical is not None and repair:
+        canonical = repair_sample(head, canonical, resolution=config.resolution)
+    mesh = None if canonical is None else to_head_space(canonical, head.warp)
     if mesh is None:
-        return DecodedHead(name, path, None, NO_SURFACE)
-    if repair:
-        mesh = repair_sample(head, mesh, resolution=config.resolution)
-    mesh = to_head_space(mesh, head.warp)
-    if not len(mesh.faces):
         return DecodedHead(name, path, None, NO_SURFACE)
     if not config.keep_all_components:
         mesh = largest_component(mesh)

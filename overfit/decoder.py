@@ -76,21 +76,22 @@ def decode(head: NeuralHead, config: DecodeConfig = DecodeConfig()) -> trimesh.T
 
 def try_decode(head: NeuralHead, config: DecodeConfig = DecodeConfig()) -> trimesh.Trimesh | None:
     """Return what `decode` does, or None if there is no surface."""
-    mesh = decode_canonical(head, config.resolution)
+    canonical = decode_canonical(head, config.resolution)
+    mesh = None if canonical is None else to_head_space(canonical, head.warp)
     if mesh is None:
-        return None
-    mesh = to_head_space(mesh, head.warp)
-    if not len(mesh.faces):
         return None
     return mesh if config.keep_all_components else largest_component(mesh)
 
 
-def to_head_space(mesh: trimesh.Trimesh, warp: Warp | None) -> trimesh.Trimesh:
-    """Return a mesh in canonical space as the warp carries it to the head, cut at the neck."""
+def to_head_space(mesh: trimesh.Trimesh, warp: Warp | None) -> trimesh.Trimesh | None:
+    """Return a mesh in canonical space as the warp carries it to the head, cut at the neck; None if all lies below."""
     if warp is None:
         return mesh
     warped = trimesh.Trimesh(warp(mesh.vertices), mesh.faces, process=False)
-    return warped if warp.neck_height is None else cut_neck(warped, warp.neck_height)
+    if warp.neck_height is None:
+        return warped
+    cut = cut_neck(warped, warp.neck_height)
+    return cut if len(cut.faces) else None
 
 
 def decode_canonical(head: NeuralHead, resolution: int) -> trimesh.Trimesh | None:

@@ -12,12 +12,13 @@ import torch
 import trimesh
 from jaxtyping import Float
 
-from overfit.canonical.align import AlignmentConfig
-from overfit.canonical.warp import Warp
+from overfit.canonical.align import AlignmentConfig, ScanAlignment, control_points
+from overfit.canonical.warp import Warp, WarpSpace
 from overfit.decoder import MAX_RESOLUTION, MIN_RESOLUTION, DecodeConfig, to_head_space, try_decode
 from overfit.field import Field
 from overfit.fit import FitConfig, OnProgress, fit
 from overfit.fit_metrics import iou, surface_error
+from overfit.geometry.bounding_cube import Cube
 from overfit.geometry.mesh import connected_components
 from overfit.labels import LabelBatch, LabelConfig, Labels, label_mesh
 from overfit.neural_head import HeadSpace, NeuralHead
@@ -107,6 +108,15 @@ class AlignedScan:
     warp: Float[torch.Tensor, " W"]
     """The parameters of its warp."""
 
+    @classmethod
+    def of(cls, scan: Scan, alignment: ScanAlignment, *, space: HeadSpace) -> "AlignedScan":
+        """Return a scan with the parameters of its warp; a warp that folds is smoothed until it does not."""
+        displacements, neck_height = alignment.displacements, alignment.neck_height
+        warp = space.warps.warp(space.warps.parameters(displacements, neck_height))
+        if warp is not None:
+            displacements = warp.unfolded(space.cube).displacements
+        return cls(scan, space.warps.parameters(displacements, neck_height))
+
 
 @dataclass(frozen=True)
 class LabelledScan:
@@ -140,6 +150,14 @@ class BatchSetup:
     """How networks are fitted."""
     device: torch.device
     """Where they are fitted."""
+
+
+def shared_space(alignments: Sequence[ScanAlignment], config: OverfitConfig) -> HeadSpace:
+    """Return the space of a new store of aligned scans: its cube holds them all, and most decide how necks end."""
+    cube = Cube.around(np.stack([alignment.bounds for alignment in alignments]), config.margin)
+    ends_in_plane = sum(alignment.ends_in_plane for alignment in alignments) > len(alignments) / 2
+    warps = WarpSpace(control_points(config.alignment), cuts_neck=config.alignment.align != "none" and ends_in_plane)
+    return HeadSpace(config.field, cube, warps)
 
 
 def fit_scan_batch(
@@ -249,9 +267,10 @@ def _measured_or_refitted(scan: LabelledScan, fitted: FittedHead, setup: BatchSe
 def _measure(scan: LabelledScan, fitted: FittedHead) -> FitRecord:
     test = LabelBatch.stack([scan.test], fitted.head.weights.device)
     overlap = iou(fitted.head, test.points[0], test.distance[0])
-    if fitted.mesh is None:
+    mesh = None if fitted.mesh is None else to_head_space(fitted.mesh, scan.warp)
+    if mesh is None:
         return FitRecord(scan.name, scan.digest, overlap, float("inf"), float("inf"), 0)
-    components = connected_components(to_head_space(fitted.mesh, scan.warp))
+    components = connected_components(mesh)
     error = surface_error(components[0], scan.mesh, rng=np.random.default_rng(0))
     return FitRecord(scan.name, scan.digest, overlap, error.mean_mm, error.p95_mm, len(components))
 

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from overfit.canonical.align import ScanAlignment, align, control_points
-from overfit.canonical.warp import WarpSpace
+from overfit.canonical.align import ScanAlignment, align
 from overfit.fit_batch import (
     AlignedScan,
     BatchResult,
@@ -24,10 +23,10 @@ from overfit.fit_batch import (
     fit_first,
     fit_scan_batch,
     label_scan,
+    shared_space,
 )
 from overfit.geometry.bounding_cube import Cube
 from overfit.labels import LabelBatch
-from overfit.neural_head import HeadSpace
 from overfit.runtime.errors import BadInput, Skipped, require_at_least
 from overfit.runtime.machine import Machine, RunContext
 from overfit.runtime.ray_workers import check_ray, run_tasks_on_ray
@@ -77,14 +76,6 @@ class NewScan:
     """The mesh's largest extent in millimetres."""
     alignment: ScanAlignment
     """Its place in canonical space."""
-
-    def in_space(self, space: HeadSpace) -> AlignedScan:
-        """Return the scan with the parameters of its warp; a warp that folds is smoothed until it does not."""
-        displacements, neck_height = self.alignment.displacements, self.alignment.neck_height
-        warp = space.warps.warp(space.warps.parameters(displacements, neck_height))
-        if warp is not None:
-            displacements = warp.unfolded(space.cube).displacements
-        return AlignedScan(self.scan, space.warps.parameters(displacements, neck_height))
 
 
 @dataclass(frozen=True)
@@ -172,7 +163,7 @@ def overfit(
         new, odd = (survey.new, []) if existing else _split_odd_sizes(survey)
         opened = existing or _create(store, new, config)
         new, too_large = _split_too_large(new, opened.space.cube)
-        aligned = [one.in_space(opened.space) for one in new]
+        aligned = [AlignedScan.of(one.scan, one.alignment, space=opened.space) for one in new]
         batches = _batches(found, aligned, batch_size or BATCH_SIZE[compute.batch_device.type])
         if batches and opened.base is None:
             _fit_base(opened, aligned, config, compute.context)
@@ -321,10 +312,8 @@ def _split_too_large(new: Sequence[NewScan], cube: Cube) -> tuple[list[NewScan],
 
 def _create(folder: Path, new: Sequence[NewScan], config: OverfitConfig) -> Store:
     """A new store whose cube holds all scans."""
-    cube = Cube.around(np.stack([one.alignment.bounds for one in new]), config.margin)
-    ends_in_plane = sum(one.alignment.ends_in_plane for one in new) > len(new) / 2
-    warps = WarpSpace(control_points(config.alignment), cuts_neck=config.alignment.align != "none" and ends_in_plane)
-    return Store.create(folder, space=HeadSpace(config.field, cube, warps), settings=_as_json(config))
+    space = shared_space([one.alignment for one in new], config)
+    return Store.create(folder, space=space, settings=_as_json(config))
 
 
 def _batches(found: Sequence[Scan], new: Sequence[AlignedScan], size: int) -> dict[int, list[AlignedScan]]:

@@ -53,8 +53,7 @@ def mesh_of_grid(grid: Float[torch.Tensor, "side side side"], cube: Cube) -> tri
 
 def _distance_grids(fits: Fits, cube: Cube, side: int) -> torch.Tensor:
     """Return truncated signed distances (heads, side, side, side) in units of the band."""
-    axis = np.linspace(-1, 1, side)
-    nodes = cube.to_millimetres(np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3))
+    nodes = cube.grid(side)
     grids = np.stack([head_space.distances(fits.head(index), nodes) for index in range(len(fits.records))])
     return torch.from_numpy(grids / BAND_MM).float().clamp(-1, 1).reshape(-1, side, side, side)
 

@@ -90,8 +90,9 @@ def _with_warps(
     mean, directions, codes = learned
     warp_mean = warps.mean(0)
     _, singular, rows = torch.linalg.svd(warps - warp_mean, full_matrices=False)
-    kept = (singular > MIN_RELATIVE_STD * singular.amax()).nonzero().flatten() if warps.numel() else singular[:0].long()
-    rows = rows[kept[: max(1, min(config.warp_dim, len(warps) // 2))]]
+    # Largest first; without warps there is none.
+    varying = int((singular > MIN_RELATIVE_STD * singular[:1]).sum())
+    rows = rows[: min(varying, config.warp_dim, max(1, len(warps) // 2))]
     return (
         torch.cat([warp_mean, mean]),
         torch.block_diag(rows, directions),

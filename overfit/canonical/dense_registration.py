@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from overfit.canonical.shape_model import ShapeModel
 from overfit.geometry.mesh import sample_surface
-from overfit.geometry.point_cloud import PointCloud
+from overfit.geometry.point_cloud import median_radius
 from overfit.geometry.similarity import Similarity
 
 # Rounds of the pose alone, then of pose and modes, then with smooth offsets.
@@ -84,8 +84,11 @@ class _Matches:
 class _Surface:
     """A head's surface as points that vertices are matched with."""
 
-    def __init__(self, cloud: PointCloud):
-        self.points, self.normals = cloud.points, cloud.known_normals
+    def __init__(self, mesh: trimesh.Trimesh):
+        rng = np.random.default_rng(0)
+        self.points, self.normals = sample_surface(
+            mesh, POINTS, rng=rng, face_share=FACE_SHARE, detail_share=DETAIL_SHARE
+        )
         self._tree = cKDTree(self.points)
 
     def distance(self, vertices: np.ndarray) -> float:
@@ -102,21 +105,15 @@ class _Surface:
         return _Matches(offset, normal, weight)
 
 
-def register_dense(
-    head: trimesh.Trimesh | PointCloud, model: ShapeModel, *, start: Similarity | None = None
-) -> DenseRegistration:
+def register_dense(mesh: trimesh.Trimesh, model: ShapeModel) -> DenseRegistration:
     """Return the template on a head.
 
     Args:
-        head: Its surface, or points of it with normals, in millimetres, upright, +z out of the face; anywhere and of
-            any human size.
+        mesh: The head in millimetres, upright, +z out of the face; anywhere and of any human size.
         model: The template.
-        start: A pose to start from; without one, the best of a few. Its scale stays as it is.
     """
-    cloud = head if isinstance(head, PointCloud) else _sample(head)
-    surface = _Surface(cloud)
+    surface = _Surface(mesh)
     _, components = model.offsets.shape
-    starts = [start] if start else _starts(cloud, model)
     posed = [
         _rounds(
             DenseRegistration(pose, np.zeros(len(model.modes)), np.zeros((components, 3))),
@@ -124,7 +121,7 @@ def register_dense(
             model,
             rounds=range(POSE_ROUNDS),
         )
-        for pose in starts
+        for pose in _starts(surface.points, model)
     ]
     best = min(posed, key=lambda found: surface.distance(found.vertices(model)[model.matched]))
     return _rounds(best, surface, model, rounds=range(POSE_ROUNDS, ROUNDS))
@@ -146,30 +143,20 @@ def _rounds(found: DenseRegistration, surface: _Surface, model: ShapeModel, *, r
     return found
 
 
-def _sample(mesh: trimesh.Trimesh) -> PointCloud:
-    rng = np.random.default_rng(0)
-    return PointCloud(*sample_surface(mesh, POINTS, rng=rng, face_share=FACE_SHARE, detail_share=DETAIL_SHARE))
-
-
-def _starts(cloud: PointCloud, model: ShapeModel) -> list[Similarity]:
+def _starts(points: np.ndarray, model: ShapeModel) -> list[Similarity]:
     """Poses to start from: that of prepared heads, and two that bring the template's middle, top and front to a head's.
 
     The last also brings the template to the head's size.
     """
     template = model.mesh.vertices
-    size_ratio = _spread(cloud.points) / _spread(template)
-    low, high = np.percentile(cloud.points, EXTENT_PERCENTILES, axis=0)
+    size_ratio = median_radius(points) / median_radius(template)
+    low, high = np.percentile(points, EXTENT_PERCENTILES, axis=0)
     starts = [Similarity()]
     for scale in (1.0, size_ratio):
         template_low, template_high = scale * template.min(0), scale * template.max(0)
         middle = (low + high - template_low - template_high)[0] / 2
         starts.append(Similarity(scale, translation=np.array([middle, *(high - template_high)[1:]])))
     return starts
-
-
-def _spread(points: np.ndarray) -> float:
-    """The median distance in mm of points (n, 3) from their middle."""
-    return float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1)))
 
 
 def _round(

@@ -93,8 +93,7 @@ class Warp:
         bending, affine = torch.from_numpy(self._coefficients).split([len(centres), 4])
         chunks = torch.from_numpy(np.asarray(points, np.float64) / UNIT_MM).split(POINTS_AT_ONCE)
         for chunk, target in zip(chunks, moved.split(POINTS_AT_ONCE)):
-            squared = torch.addmm(centres.square().sum(1), chunk, centres.T, alpha=-2)
-            squared = squared.add_(chunk.square().sum(1, keepdim=True)).clamp_(min=0)
+            squared = _squared_distances(chunk, centres)
             target.copy_(affine[0] + chunk @ affine[1:] + squared.mul_(squared.sqrt()) @ bending)
         return points + moved.numpy()
 
@@ -104,13 +103,12 @@ class Warp:
 
     def inverse_in(self, cube: Cube, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
         """Return what `inverse` does, many times faster for many points near a cube, from a table of displacements."""
-        axis = np.linspace(-1 - INVERSE_MARGIN, 1 + INVERSE_MARGIN, INVERSE_NODES)
-        nodes = cube.to_millimetres(np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3))
+        reach = 1 + INVERSE_MARGIN
+        nodes = cube.grid(INVERSE_NODES, reach=reach)
         table = (self(nodes) - nodes).reshape(INVERSE_NODES, INVERSE_NODES, INVERSE_NODES, 3)
-        step = axis[1] - axis[0]
 
         def displacement(at: np.ndarray) -> np.ndarray:
-            index = ((cube.to_field(at) - axis[0]) / step).T
+            index = ((cube.to_field(at) + reach) * (INVERSE_NODES - 1) / (2 * reach)).T
             found = [map_coordinates(table[..., k], index, order=1, mode="nearest") for k in range(3)]
             return np.stack(found, axis=1)
 
@@ -118,23 +116,21 @@ class Warp:
 
     def determinants(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         """Return the determinant of the Jacobian at points: by how much the warp expands space there."""
-        determinants = np.empty(len(points))
-        affine = np.eye(3) + self._coefficients[-3:] / UNIT_MM
-        for start in range(0, len(points), POINTS_AT_ONCE):
-            chunk = points[start : start + POINTS_AT_ONCE]
-            offset = (chunk[:, None] - self._centres) / UNIT_MM
-            # The gradient of r^3 is 3 r (x - c).
-            weight = 3 * np.linalg.norm(offset, axis=2, keepdims=True) * offset / UNIT_MM
-            jacobian = affine + np.einsum("nki,kj->nij", weight, self._coefficients[:-4])
-            determinants[start : start + POINTS_AT_ONCE] = np.linalg.det(jacobian)
-        return determinants
+        centres = torch.from_numpy(self._centres / UNIT_MM)
+        bending, _, linear = torch.from_numpy(self._coefficients).split([len(centres), 1, 3])
+        moments = (centres[:, :, None] * bending[:, None]).flatten(1)
+        determinants = []
+        for chunk in torch.from_numpy(np.asarray(points, np.float64) / UNIT_MM).split(POINTS_AT_ONCE):
+            distance = _squared_distances(chunk, centres).sqrt_()
+            # The gradient of r^3 is 3 r (x - c): x factors out of the sum over the centres.
+            gradient = chunk[:, :, None] * (distance @ bending)[:, None] - (distance @ moments).unflatten(1, (3, 3))
+            determinants.append(torch.linalg.det(torch.eye(3) + (linear + 3 * gradient) / UNIT_MM))
+        return torch.cat(determinants).numpy()
 
     def unfolded(self, cube: Cube) -> "Warp":
         """Return the warp, smoothed as little as is needed for a positive Jacobian everywhere in a cube."""
-        axis = np.linspace(-1, 1, CHECK_NODES)
-        nodes = cube.to_millimetres(np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3))
         # Between control points that are close to each other, warps bend most.
-        nodes = np.concatenate([nodes, self._centres])
+        nodes = np.concatenate([cube.grid(CHECK_NODES), self._centres])
         warp = self
         for smoothing in SMOOTHING:
             if warp.determinants(nodes).min() >= MIN_DETERMINANT:
@@ -174,10 +170,15 @@ def interpolation(
 
 def _basis(centres: np.ndarray, points: np.ndarray) -> np.ndarray:
     """The spline's basis (n, K + 4) at points: r^3 about each centre, which minimises bending in space, and affine."""
-    a, b = points / UNIT_MM, centres / UNIT_MM
-    squared = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    np.maximum(squared, 0, out=squared)
-    return np.concatenate([squared * np.sqrt(squared), np.ones((len(a), 1)), a], axis=1)
+    at = points / UNIT_MM
+    squared = _squared_distances(torch.from_numpy(at), torch.from_numpy(centres / UNIT_MM)).numpy()
+    return np.concatenate([squared * np.sqrt(squared), np.ones((len(at), 1)), at], axis=1)
+
+
+def _squared_distances(points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """Squared distances (n, K) of points (n, 3) from centres (K, 3)."""
+    squared = torch.addmm(centres.square().sum(1), points, centres.T, alpha=-2)
+    return squared.add_(points.square().sum(1, keepdim=True)).clamp_(min=0)
 
 
 @lru_cache(maxsize=4)

@@ -37,6 +37,16 @@ class Cube:
         """Return points in millimetres from points in the field's cube."""
         return points * self.half + np.asarray(self.centre)
 
+    def grid(self, nodes: int, *, reach: float = 1.0) -> Float[np.ndarray, "n 3"]:
+        """Return the nodes of a regular grid over the cube in millimetres, the last axis fastest.
+
+        Args:
+            nodes: Nodes along each side.
+            reach: Half the side of the grid in units of half the cube's side.
+        """
+        axis = np.linspace(-reach, reach, nodes)
+        return self.to_millimetres(np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3))
+
     def contains(self, bounds: Float[np.ndarray, "2 3"]) -> bool:
         """Return whether a box in millimetres lies in the cube."""
         return bool(np.abs(self.to_field(bounds)).max() <= 1)

@@ -47,6 +47,11 @@ class PointCloud:
         return PointCloud(self.points[chosen], None if self.normals is None else self.normals[chosen])
 
 
+def median_radius(points: Float[np.ndarray, "n 3"]) -> float:
+    """Return the median distance of points from their median: a size that single points far off do not change."""
+    return float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1)))
+
+
 def remove_outliers(cloud: PointCloud) -> PointCloud:
     """Return the cloud without points that have few others near them and without small separate components.
 

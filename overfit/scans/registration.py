@@ -14,7 +14,7 @@ from jaxtyping import Float
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from overfit.geometry.point_cloud import PointCloud
+from overfit.geometry.point_cloud import PointCloud, median_radius
 from overfit.geometry.similarity import Similarity
 from overfit.scans.template import Template, smooth_normals
 
@@ -175,11 +175,7 @@ def register(cloud: PointCloud, template: Template, *, estimate_scale: bool) -> 
 
 def _scale_to_template(cloud: PointCloud, template: Template) -> Similarity:
     """Return the scaling that makes a cloud as large as the template: by the median distance from the median point."""
-    template_size, size = (
-        np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1))
-        for points in (template.cloud.points, cloud.points)
-    )
-    return Similarity(float(template_size / size))
+    return Similarity(median_radius(template.cloud.points) / median_radius(cloud.points))
 
 
 def _refine_best(

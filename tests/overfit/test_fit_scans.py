@@ -26,6 +26,7 @@ from overfit import (
 )
 from overfit.canonical.align import CORNERS, AlignmentConfig, ScanAlignment
 from overfit.canonical.warp import Warp, WarpSpace
+from overfit.fit_batch import AlignedScan
 from overfit.fit_scans import MIN_SCANS_PER_WORKER, PREPARED_FOLDER, NewScan, _create, _survey
 from overfit.geometry.similarity import Similarity
 from overfit.neural_head import HeadSpace
@@ -285,7 +286,8 @@ def test_a_warp_that_folds_is_smoothed_before_its_scan_is_fitted():
     space = HeadSpace(Field(hidden=(4,)), Cube((0.0, 0.0, 0.0), 120.0), WarpSpace(CORNERS, cuts_neck=True))
     nodes = np.random.default_rng(0).uniform(-120, 120, (2000, 3))
     assert Warp(space.warps, displacements).determinants(nodes).min() < 0
-    row = new_scan("a", displacements=displacements).in_space(space).warp
+    folding = new_scan("a", displacements=displacements)
+    row = AlignedScan.of(folding.scan, folding.alignment, space=space).warp
     warp = space.warps.warp(row)
     assert warp is not None and warp.determinants(nodes).min() > 0 and warp.neck_height == pytest.approx(-120)
     # What is stored is what the scan is fitted with: reading it smooths nothing more.

@@ -39,13 +39,13 @@ class FitConfig:
     """How the learning rate changes. cosine: all scans of a batch at once, for a known number of steps. plateau: the
     published way, one scan after another, each until its loss stops falling or the steps are used up."""
     steps: int = 0
-    """Steps of a fit that starts from the first fit's weights; 0 chooses: 1,200 for heads that are aligned by a warp,
+    """Steps of a fit that starts from the first fit's weights; 0 chooses: 800 for heads that are aligned by a warp,
     and 2,000 for others, which have a larger error nevertheless."""
     first_steps: int = 12_000
     """Steps of the first fit, which starts from random weights and from which all others start."""
     points_per_step: int = 1024
     """Labelled points of each scan in a step."""
-    lr: float = 5e-3
+    lr: float = 1e-2
     """Adam's peak learning rate."""
     softness_mm: float = 1.4
     """Softness in millimetres of the targets sigmoid(-signed distance / softness); 0 gives the published hard ones."""

@@ -24,6 +24,8 @@ from overfit.geometry.signed_distance import (
     depth_scan_distance,
     distance_to_wall,
     in_narrow_gap,
+    is_enclosed,
+    nearest_points,
     winding_number_distance,
 )
 from overfit.runtime.errors import BadInput, require_at_least
@@ -31,6 +33,8 @@ from overfit.runtime.errors import BadInput, require_at_least
 SignMethod = Literal["winding-number", "mesh-to-sdf"]
 # Rays start this far (mm) off the surface, or they would hit the triangle that they start from.
 RAY_OFFSET_MM = 0.01
+# Depth below the surface, in mm, at which a cavity that is filled and the wall around it are said to lie, at least.
+CAVITY_DEPTH_MM = 1.5
 
 
 @dataclass(frozen=True)
@@ -40,26 +44,26 @@ class LabelConfig:
     sign_method: SignMethod = "winding-number"
     """What decides inside or outside: the generalised winding number, for open, flipped or broken meshes, or depth
     scans from all around (mesh-to-sdf), for triangle soups with inner surfaces that should not count."""
-    near_points: int = 90_000
+    near_points: int = 45_000
     """Labelled points near the surface."""
     near_sigma_mm: float = 2.0
     """Standard deviation in millimetres of the near points about the surface."""
     near_sigma_share: float = 0.0
     """Standard deviation of the near points as a share of the cube's side; above 0, it replaces the one in
     millimetres. The published value is 0.01."""
-    band_points: int = 45_000
+    band_points: int = 22_000
     """Labelled points in a wider band about the surface; they prevent islands."""
     band_sigma_mm: float = 10.0
     """Standard deviation in millimetres of the band's points about the surface."""
-    uniform_points: int = 18_000
+    uniform_points: int = 9_000
     """Labelled points uniform in the cube; they prevent islands far from the head."""
     face_share: float = 0.6
     """Share of the near points drawn by curvature on the front of the face: eyes and lips, where people look first."""
     detail_share: float = 0.2
     """Share of the near points drawn by curvature anywhere, such as on ears and nostrils."""
     gap_mm: float = 0.8
-    """Gaps narrower than this many millimetres count as inside, as between closed lips. A network of this size cannot
-    hold them open and makes bubbles and islands of them."""
+    """Gaps narrower than this many millimetres count as inside, as between closed lips, and so does what they hide. A
+    network of this size cannot hold them open and makes bubbles and islands of them. 0 leaves both as they are."""
 
     def __post_init__(self) -> None:
         require_at_least(
@@ -148,9 +152,26 @@ def label_mesh(
     if config.gap_mm:
         in_gap = in_narrow_gap(mesh, points, distance=distance, width=config.gap_mm)
         distance = np.where(in_gap, -config.gap_mm / 2, distance)
+        distance = _without_cavities(mesh, points, distance)
     if not (distance < 0).any():
         raise BadInput("encloses no volume; close the scan's surface, or try `sign_method=mesh-to-sdf`")
     return Labels(cube.to_field(canonical).astype(np.float32), distance.astype(np.float32))
+
+
+def _without_cavities(mesh: trimesh.Trimesh, points: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Return signed distances (n,) to the surface that is seen from outside: cavities behind closed lips are inside."""
+    outside = np.nonzero(distance > 0)[0]
+    cavity = outside[is_enclosed(mesh, points[outside])]
+    if not len(cavity):
+        return distance
+    distance = distance.copy()
+    distance[cavity] = -np.maximum(distance[cavity], CAVITY_DEPTH_MM)
+    # What lies behind a cavity's wall lies as deep.
+    inside = np.nonzero((distance < 0) & (distance > -CAVITY_DEPTH_MM))[0]
+    wall = nearest_points(mesh, points[inside])
+    beyond = wall + RAY_OFFSET_MM * trimesh.util.unitize(wall - points[inside])
+    distance[inside[is_enclosed(mesh, beyond)]] = -CAVITY_DEPTH_MM
+    return distance
 
 
 def _near_points(mesh: trimesh.Trimesh, cube: Cube, config: LabelConfig, rng: np.random.Generator) -> np.ndarray:

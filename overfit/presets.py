@@ -24,7 +24,7 @@ PRESETS: dict[Preset, OverfitConfig] = {
     "default": OverfitConfig(),
     "paper": OverfitConfig(
         alignment=AlignmentConfig(align="none"),
-        field=Field(box=0.5, frequency=1.0),
+        field=Field(box=0.5, frequency=1.0, activation="relu"),
         labels=LabelConfig(
             near_points=_PAPER_POINTS,
             near_sigma_share=0.01,

@@ -30,8 +30,9 @@ from overfit.runtime.errors import BadInput, Skipped
 from overfit.runtime.tensor_file import TensorFile, open_tensor_file, write_tensor_file
 from overfit.store_v1 import rename_record, rename_settings
 
-# 1: settings and records had other names, see store_v1.py. 2: heads were not warped. 3: today's.
-VERSION = 3
+# 1: settings and records had other names, see store_v1.py. 2: heads were not warped. 3: networks were ReLU, and warps
+# splines, which are no longer read. 4: today's.
+VERSION = 4
 # Scans in a file of weights, or a batch more. Merging shards holds this many in memory, 150 MB.
 SCANS_PER_FILE = 1024
 # What one run holds against others. The system releases it when the run ends, however it ends.
@@ -41,6 +42,8 @@ TENSOR = "weights"
 # The last version whose heads were not warped, and what its settings say about that today.
 UNALIGNED_VERSION = 2
 UNALIGNED = asdict(AlignmentConfig(align="none"))
+# The last version whose networks were all ReLU.
+RELU_VERSION = 3
 # What to do about a damaged file of weights.
 REFIT = "delete it and run `hyperdiffusion overfit` again"
 
@@ -148,6 +151,9 @@ class Store:
                 self.settings = rename_settings(self.settings)
             if self.version <= UNALIGNED_VERSION:
                 self.settings["alignment"] = UNALIGNED
+            if self.version <= RELU_VERSION:
+                self.settings["field"]["activation"] = "relu"
+                _require_no_splines(self.folder, self.space)
         except (KeyError, TypeError, AttributeError) as error:
             raise _damaged(self.folder, error) from error
 
@@ -266,6 +272,11 @@ def require_store_folder(folder: Path) -> None:
     """Raise BadInput if a store's folder is a file."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder}: a file where a store folder is expected; give the folder of a store")
+
+
+def _require_no_splines(folder: Path, space: HeadSpace) -> None:
+    if space.warps.size:
+        raise BadInput(f"{folder}: its warps are splines, which are no longer read; fit the scans into a new folder")
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

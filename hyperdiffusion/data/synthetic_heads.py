@@ -1,8 +1,8 @@
 """Synthetic heads, the default data: a count and a seed in, closed head meshes in millimetres out.
 
 The heads are cut from Anny (Brégier et al. 2025, arXiv:2511.03589), Apache-2.0 code around MakeHuman's CC0 body data.
-What a head scan does not show (the inside of the mouth, the eye sockets, the tongue) is removed, and the neck ends in a
-plane.
+What a head scan does not show (the inside of the mouth, the eye sockets, the tongue) is removed, the surface is made
+smooth by subdivision, and the neck ends in a plane.
 """
 
 import csv
@@ -50,6 +50,11 @@ HIDDEN_ACTIONS = ("eyeLook", "tongueOut", "jaw", "mouthClose")
 PITCH_DEGREES = 3.0
 # The neck is cut at this share of the way from its first vertebra to its second: below the chin and the hair line.
 NECK_CUT_SHARE = 0.3
+# Loop subdivisions of the surface (Loop 1987). The base mesh is made to be subdivided: its triangles are 6 mm long, and
+# would show as facets of decoded heads.
+SUBDIVISIONS = 2
+# How far in mm below the neck's cut the surface ends while it is subdivided, which rounds the end.
+SUBDIVISION_MARGIN_MM = 40.0
 
 
 @dataclass(frozen=True)
@@ -133,14 +138,13 @@ class HeadModel:
 
         vertices, bones = self._posed_body(person)
         vertices, skin = _fill_openings(vertices, self.skin, self.openings)
-        head = _manifold(vertices, skin)
-        for eyeball in self.eyeballs:
-            head += _manifold(vertices, eyeball)
         height = float((1 - NECK_CUT_SHARE) * bones["neck01"][1] + NECK_CUT_SHARE * bones["neck02"][1])
-        head = max(head.trim_by_plane((0.0, 1.0, 0.0), height).decompose(), key=manifold3d.Manifold.volume)
-        cut = head.to_mesh64()
-        points = np.asarray(cut.vert_properties)[:, :3]
-        return trimesh.Trimesh(points - _head_centre(bones), np.asarray(cut.tri_verts), process=False)
+        head = _subdivided(_cut_above(_manifold(vertices, skin), height - SUBDIVISION_MARGIN_MM))
+        for eyeball in self.eyeballs:
+            head += _subdivided(_manifold(vertices, eyeball))
+        head = max(_cut_above(head, height).decompose(), key=manifold3d.Manifold.volume)
+        points, triangles = _arrays(head)
+        return trimesh.Trimesh(points - _head_centre(bones), triangles, process=False)
 
     def body_vertices(self, person: Person) -> Float[np.ndarray, "n 3"]:
         """Return all vertices of the person's body in the frame of `mesh`, in the same order for every person."""
@@ -276,3 +280,19 @@ def _manifold(vertices: np.ndarray, faces: np.ndarray) -> Any:
 
     used, faces = np.unique(faces, return_inverse=True)
     return manifold3d.Manifold(manifold3d.Mesh64(vertices[used], faces.reshape(-1, 3).astype(np.uint64)))
+
+
+def _arrays(surface: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vertices (n, 3) and triangles (m, 3) of a manifold3d.Manifold."""
+    mesh = surface.to_mesh64()
+    return np.asarray(mesh.vert_properties)[:, :3], np.asarray(mesh.tri_verts).astype(np.int64)
+
+
+def _cut_above(surface: Any, height: float) -> Any:
+    """Return what of a manifold3d.Manifold lies above a height in mm, closed by a plane."""
+    return surface.trim_by_plane((0.0, 1.0, 0.0), height)
+
+
+def _subdivided(surface: Any) -> Any:
+    """Return a manifold3d.Manifold made smooth."""
+    return _manifold(*trimesh.remesh.subdivide_loop(*_arrays(surface), iterations=SUBDIVISIONS))

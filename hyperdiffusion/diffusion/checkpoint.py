@@ -19,8 +19,8 @@ from overfit.runtime.tensor_file import open_tensor_file, write_tensor_file
 
 # Name of the description in the file.
 CHECKPOINT = "hyperdiffusion checkpoint"
-# 4: heads were not warped, and are read as such. 5: today's.
-VERSION = 5
+# 4: heads were not warped, and are read as such. 5: warps were splines, which are no longer read. 6: today's.
+VERSION = 6
 OLDEST_VERSION = 4
 # The basis of latent coordinates: nearly all of a checkpoint. That of the included one is in half precision.
 BASIS = "coordinates.basis"
@@ -161,7 +161,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     version = description.get("version", 0)
     if version > VERSION:
         raise BadInput(f"{path}: a checkpoint of a newer version; update hyperdiffusion-heads")
-    if version < OLDEST_VERSION:
+    if version < OLDEST_VERSION or (version < VERSION and description.get("warps", {}).get("control_points")):
         raise BadInput(f"{path}: a checkpoint of an older version; train it again from its store")
     return tensors, description
 

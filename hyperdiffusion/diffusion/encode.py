@@ -16,13 +16,15 @@ from overfit.field_labels import FIELD_LOSS, FieldLabels
 from overfit.fit import autocast, losses
 from overfit.lr_schedule import lr_factor
 from overfit.neural_head import HeadSpace
-from overfit.runtime.errors import require_at_least
+from overfit.runtime.errors import require_at_least, require_between
 from overfit.runtime.machine import RunContext
 
 # Fraction of the steps over which the learning rates rise.
 WARMUP_FRACTION = 0.05
 # Weight of a warp's mean squared error, in mm^2, beside the loss of the field.
 WARP_WEIGHT = 1.0
+# Points at which all heads' distances are known, of which a step takes some.
+MIXTURE_POINTS = 16_384
 # Decay rates of Adam's moments.
 ADAM_BETAS = (0.9, 0.99)
 
@@ -47,6 +49,9 @@ class LatentSpaceConfig:
     """Adam's peak learning rate for the codes while the basis is learned."""
     code_penalty: float = 3e-3
     """Weight of the codes' squared norm while the basis is learned; unneeded directions shrink."""
+    mixed_share: float = 0.5
+    """Share of the heads in one step of learning the latent space that are random mixtures of fitted heads, if heads
+    are aligned. A random draw from the latent space is such a mixture."""
     encode_steps: int = 300
     """Steps for encoding one batch of heads with a fixed basis."""
     encode_lr: float = 0.1
@@ -79,6 +84,7 @@ class LatentSpaceConfig:
             encode_lr=self.encode_lr,
             encode_penalty=self.encode_penalty,
         )
+        require_between(0, 1, mixed_share=self.mixed_share)
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,21 @@ class AutoDecoder:
     """What each entry of a code adds to the parameters."""
     codes: torch.nn.Embedding
     """One code (D,) a head; sparse, since few heads take part in a step and the others' moments must not decay."""
+
+    def decode(self, codes: Float[torch.Tensor, "B D"]) -> Float[torch.Tensor, "B S"]:
+        """Return the parameters of codes."""
+        return torch.addmm(self.mean, codes, self.directions)
+
+    def losses(
+        self,
+        codes: Float[torch.Tensor, "B D"],
+        points: Float[torch.Tensor, "B n 3"],
+        distance: Float[torch.Tensor, "B n"],
+    ) -> Float[torch.Tensor, " B"]:
+        """Return the loss of the decoded networks by signed distances at points."""
+        with autocast(self.directions.device):
+            logits = self.space.field(self.space.weights(self.decode(codes)), points)
+        return losses(logits.float(), distance, FIELD_LOSS)
 
 
 @dataclass(frozen=True)
@@ -112,6 +133,49 @@ class HeadLabels:
         weights = space.weights(parameters)
         labels = FieldLabels.of(space.field, space.cube, weights=weights, context=context)
         return cls(labels, space.warp_parameters(parameters))
+
+
+@dataclass(frozen=True)
+class Mixtures:
+    """What random mixtures of fitted heads should be: signed distances mix as the codes do.
+
+    Surfaces of aligned heads lie close to each other, and there the mixture of their signed distances is a head as
+    smooth as they are. Without this, only fitted heads are learned, and what lies between them is left to chance.
+    """
+
+    points: Float[torch.Tensor, "n 3"]
+    """Points near the surfaces, in the field's cube: the same for all heads."""
+    distance: Float[torch.Tensor, "n heads"]
+    """The fitted networks' signed distances there, in millimetres."""
+    count: int
+    """Mixtures in one step."""
+
+    @classmethod
+    def of(
+        cls, space: HeadSpace, weights: Float[torch.Tensor, "heads P"], *, labels: FieldLabels, count: int, seed: int
+    ) -> "Mixtures":
+        """Return mixtures of networks at some of their labelled points."""
+        points = labels.points.flatten(0, 1)
+        chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:MIXTURE_POINTS]
+        points = points[chosen.to(points.device)]
+        with torch.no_grad():
+            logits = torch.stack([space.field(row, points).float() for row in weights], dim=1)
+        return cls(points, -FIELD_LOSS.softness_mm * logits, count)
+
+    def loss(self, decoder: "AutoDecoder", points: int, *, generator: torch.Generator) -> Float[torch.Tensor, " count"]:
+        """Return the loss of new mixtures at as many random points; their codes have no gradient."""
+        heads = self.distance.shape[1]
+        # As many standard normal numbers as heads: mixtures have the mean and the covariance of the heads.
+        shares = torch.randn(self.count, heads, generator=generator).to(self.points.device) / heads**0.5
+        chosen = torch.randint(len(self.points), (points,), generator=generator).to(self.points.device)
+        codes, distance = _mixed(decoder.codes.weight.detach(), shares), _mixed(self.distance[chosen].T, shares)
+        return decoder.losses(codes, self.points[chosen].expand(self.count, -1, -1), distance)
+
+
+def _mixed(rows: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """The mean of rows (heads, d), and on top their differences from it in shares (count, heads)."""
+    mean = rows.mean(0)
+    return mean + shares @ (rows - mean)
 
 
 def encode_heads(
@@ -154,6 +218,7 @@ def fit_codes(
     steps: int,
     penalty: float,
     config: LatentSpaceConfig,
+    mixtures: Mixtures | None = None,
     seed: int = 0,
     on_step: Callable[[torch.Tensor], None] = lambda loss: None,
 ) -> None:
@@ -166,6 +231,7 @@ def fit_codes(
         steps: Number of steps.
         penalty: Weight of the codes' squared norm.
         config: Heads and points in a step.
+        mixtures: What mixtures of the labels' heads should be; they replace some of the heads in a step.
         seed: Seed of the batches.
         on_step: Called with the mean loss after every step.
     """
@@ -175,16 +241,20 @@ def fit_codes(
 
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
     generator = torch.Generator().manual_seed(seed)
+    batch_size = config.latent_batch_size - (mixtures.count if mixtures else 0)
     order = torch.empty(0, dtype=torch.long)
     for _ in range(steps):
         if not len(order):
             order = torch.randperm(decoder.codes.num_embeddings, generator=generator)
-        heads, order = order[: config.latent_batch_size], order[config.latent_batch_size :]
+        heads, order = order[:batch_size], order[batch_size:]
         points = torch.randint(labels.field.points.shape[1], (config.latent_points,), generator=generator)
         codes, loss = _loss(decoder, labels, heads, points)
         for optimizer in optimizers:
             optimizer.zero_grad()
-        (loss.sum() + penalty * codes.square().sum()).backward()
+        total = loss.sum() + penalty * codes.square().sum()
+        if mixtures:
+            total = total + mixtures.loss(decoder, config.latent_points, generator=generator).sum()
+        total.backward()
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
             schedule.step()
@@ -200,11 +270,8 @@ def _loss(
     heads, points = heads.to(device, non_blocking=True), points.to(device, non_blocking=True)
     codes = decoder.codes(heads)
     space = decoder.space
-    parameters = torch.addmm(decoder.mean, codes, decoder.directions)
-    with autocast(device):
-        logits = space.field(space.weights(parameters), labels.field.points[heads][:, points])
-    loss = losses(logits.float(), labels.field.distance[heads][:, points], FIELD_LOSS)
+    loss = decoder.losses(codes, labels.field.points[heads][:, points], labels.field.distance[heads][:, points])
     if space.warps.size:
-        error_mm = UNIT_MM * (space.warp_parameters(parameters) - labels.warp[heads])
+        error_mm = UNIT_MM * (space.warp_parameters(decoder.decode(codes)) - labels.warp[heads])
         loss = loss + WARP_WEIGHT * error_mm.square().mean(1)
     return codes, loss

@@ -4,7 +4,8 @@ Two fits of one head differ in most of their weights without any visible differe
 lies in the span of 112 others. So directions are learned by their effect on the surface, not by distances between
 weights. All heads share a mean and a basis, each head has a code z, and all are trained until the network mean + z B
 agrees with head i's fit about its surface: a linear hypernetwork (Ha et al. 2017) with the codes of an auto-decoder
-(Park et al., DeepSDF, 2019), trained on the networks of stage 1 alone.
+(Park et al., DeepSDF, 2019), trained on the networks of stage 1 alone. If heads are aligned, random mixtures of them
+are trained too, as a random draw is one.
 
 Warps are linear in what they do, so that their principal components are the best basis. Both bases are then rotated
 together to the principal components of all codes: what warps and networks have in common is one coordinate.
@@ -21,6 +22,7 @@ from hyperdiffusion.diffusion.encode import (
     AutoDecoder,
     HeadLabels,
     LatentSpaceConfig,
+    Mixtures,
     code_optimizer,
     code_table,
     fit_codes,
@@ -60,6 +62,11 @@ def learn_latent_space(
         torch.optim.Adam(shared, betas=ADAM_BETAS, fused=True),
     ]
     labels = HeadLabels.of(networks, weights, context=context)
+    # Signed distances of heads that are not aligned do not mix to those of a head.
+    mixed = min(round(config.mixed_share * config.latent_batch_size), config.latent_batch_size - 1)
+    mixtures = None
+    if space.warps.size and mixed:
+        mixtures = Mixtures.of(networks, weights, labels=labels.field, count=mixed, seed=seed)
     with context.progress(config.latent_steps, "learning the latent space", "step") as bar:
 
         def show(loss: torch.Tensor) -> None:
@@ -74,6 +81,7 @@ def learn_latent_space(
             steps=config.latent_steps,
             penalty=config.code_penalty,
             config=config,
+            mixtures=mixtures,
             seed=seed,
             on_step=show,
         )

@@ -1,9 +1,10 @@
 """Warps from canonical space to a head: displacements of control points in, points carried forward out.
 
-A warp is a thin-plate spline in space (Duchon 1977; Bookstein 1989): the smoothest map that moves the control points by
-given displacements, affine far away. Its parameters are these displacements, so that means and differences of warps are
-means and differences of heads. Points are only ever carried from canonical space to the head; the inverse is used to
-choose where points are, never to compute what is there.
+A warp is an affine map and a sum of radial functions about the control points, of compact support (Wendland 1995): it
+moves the control points by given displacements, is smooth between them, and affine beyond their reach, so that
+shoulders follow the head. Its parameters are these displacements: means and differences of warps are means and
+differences of heads. Points are only ever carried from canonical space to the head; the inverse is used to choose where
+points are, never to compute what is there.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from overfit.geometry.bounding_cube import Cube
 
 # Millimetres in one unit of the parameters; they are then of the size of a field's weights.
 UNIT_MM = 100.0
+# Distance from a control point beyond which it has no influence: what a neck does has ended at the shoulders.
+REACH_MM = 150.0
 # Points whose distances to all control points are computed at once; they stay in the cache.
 POINTS_AT_ONCE = 512
 # Rounds of fixed-point iteration of an inverse: the displacement's derivatives are well below 1.
@@ -32,7 +35,7 @@ INVERSE_MARGIN = 0.2
 CHECK_NODES = 20
 # Smallest determinant of the Jacobian between a warp that is accepted and one that folds. Heads of children have 0.3.
 MIN_DETERMINANT = 0.05
-# Smoothing, relative to the kernel at `UNIT_MM`, that is tried first on a warp that folds; then ten times more each.
+# Smoothing that is tried first on a warp that folds, relative to the kernel at a control point; then ten times more.
 SMOOTHING = 10.0 ** np.arange(-4, 5)
 
 
@@ -86,15 +89,12 @@ class Warp:
 
     def __call__(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
         """Return points in head space from points in canonical space."""
-        # In double precision: large coefficients of neighbouring points cancel out. In place, by torch, it is 4 times
-        # faster.
         moved = torch.empty(len(points), 3, dtype=torch.double)
-        centres = torch.from_numpy(self._centres / UNIT_MM)
+        centres = torch.from_numpy(self._centres / REACH_MM)
         bending, affine = torch.from_numpy(self._coefficients).split([len(centres), 4])
-        chunks = torch.from_numpy(np.asarray(points, np.float64) / UNIT_MM).split(POINTS_AT_ONCE)
+        chunks = torch.from_numpy(np.asarray(points, np.float64) / REACH_MM).split(POINTS_AT_ONCE)
         for chunk, target in zip(chunks, moved.split(POINTS_AT_ONCE)):
-            squared = _squared_distances(chunk, centres)
-            target.copy_(affine[0] + chunk @ affine[1:] + squared.mul_(squared.sqrt()) @ bending)
+            target.copy_(affine[0] + chunk @ affine[1:] + _kernel(chunk, centres) @ bending)
         return points + moved.numpy()
 
     def inverse(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
@@ -116,15 +116,15 @@ class Warp:
 
     def determinants(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         """Return the determinant of the Jacobian at points: by how much the warp expands space there."""
-        centres = torch.from_numpy(self._centres / UNIT_MM)
+        centres = torch.from_numpy(self._centres / REACH_MM)
         bending, _, linear = torch.from_numpy(self._coefficients).split([len(centres), 1, 3])
         moments = (centres[:, :, None] * bending[:, None]).flatten(1)
         determinants = []
-        for chunk in torch.from_numpy(np.asarray(points, np.float64) / UNIT_MM).split(POINTS_AT_ONCE):
-            distance = _squared_distances(chunk, centres).sqrt_()
-            # The gradient of r^3 is 3 r (x - c): x factors out of the sum over the centres.
-            gradient = chunk[:, :, None] * (distance @ bending)[:, None] - (distance @ moments).unflatten(1, (3, 3))
-            determinants.append(torch.linalg.det(torch.eye(3) + (linear + 3 * gradient) / UNIT_MM))
+        for chunk in torch.from_numpy(np.asarray(points, np.float64) / REACH_MM).split(POINTS_AT_ONCE):
+            # The kernel's gradient is -20 (1 - r)^3 (x - c): x factors out of the sum over the centres.
+            slope = -20 * (1 - _squared_distances(chunk, centres).sqrt_()).clamp_(min=0).pow_(3)
+            gradient = chunk[:, :, None] * (slope @ bending)[:, None] - (slope @ moments).unflatten(1, (3, 3))
+            determinants.append(torch.linalg.det(torch.eye(3) + (linear + gradient) / REACH_MM))
         return torch.cat(determinants).numpy()
 
     def unfolded(self, cube: Cube) -> "Warp":
@@ -169,10 +169,20 @@ def interpolation(
 
 
 def _basis(centres: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The spline's basis (n, K + 4) at points: r^3 about each centre, which minimises bending in space, and affine."""
-    at = points / UNIT_MM
-    squared = _squared_distances(torch.from_numpy(at), torch.from_numpy(centres / UNIT_MM)).numpy()
-    return np.concatenate([squared * np.sqrt(squared), np.ones((len(at), 1)), at], axis=1)
+    """The basis (n, K + 4) of warps at points: the kernel about each centre, and affine."""
+    at = points / REACH_MM
+    kernel = _kernel(torch.from_numpy(at), torch.from_numpy(centres / REACH_MM)).numpy()
+    return np.concatenate([kernel, np.ones((len(at), 1)), at], axis=1)
+
+
+def _kernel(points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """Wendland's function (1 - r)^4 (4 r + 1) of the distances (n, K), in units of the reach; 0 beyond it.
+
+    It is twice differentiable. In place, by torch, it is several times faster than by numpy.
+    """
+    distance = _squared_distances(points, centres).sqrt_()
+    within = (1 - distance).clamp_(min=0)
+    return within.square_().square_().mul_(distance.mul_(4).add_(1))
 
 
 def _squared_distances(points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
@@ -184,26 +194,25 @@ def _squared_distances(points: torch.Tensor, centres: torch.Tensor) -> torch.Ten
 @lru_cache(maxsize=4)
 def _solver(control_points: tuple[tuple[float, float, float], ...]) -> np.ndarray:
     """The matrix (K + 4, K) from displacements to coefficients."""
-    return _solve_spline(control_array(control_points), 0.0)
+    return _coefficients_of(control_array(control_points), 0.0)
 
 
 @lru_cache(maxsize=16)
 def _smoother(control_points: tuple[tuple[float, float, float], ...], smoothing: float) -> np.ndarray:
-    """The matrix (K, K) from displacements to those of a smoothing spline."""
+    """The matrix (K, K) from displacements to those of a smoother warp."""
     centres = control_array(control_points)
-    return _basis(centres, centres) @ _solve_spline(centres, smoothing)
+    return _basis(centres, centres) @ _coefficients_of(centres, smoothing)
 
 
-def _solve_spline(centres: np.ndarray, smoothing: float) -> np.ndarray:
-    """The matrix (K + 4, K) from values at the centres to coefficients, by Wahba (1990), equation 2.4.24."""
-    count = len(centres)
-    basis = _basis(centres, centres)
-    system = np.zeros((count + 4, count + 4))
-    system[:count] = basis
-    system[:count, :count] += smoothing * np.eye(count)
-    system[count:, :count] = basis[:, count:].T
-    # Least squares: four points in a corner's place determine the affine part and leave no bending.
-    return np.linalg.pinv(system, hermitian=True)[:, :count]
+def _coefficients_of(centres: np.ndarray, smoothing: float) -> np.ndarray:
+    """The matrix (K + 4, K) from values at the centres to coefficients.
+
+    The affine part is the closest one; the kernel makes up for the rest, by ridge regression if it is to be smooth.
+    """
+    kernel, affine = np.split(_basis(centres, centres), [len(centres)], axis=1)
+    closest = np.linalg.pinv(affine)
+    rest = np.eye(len(centres)) - affine @ closest
+    return np.concatenate([np.linalg.solve(kernel + smoothing * np.eye(len(centres)), rest), closest])
 
 
 def _fixed_point(

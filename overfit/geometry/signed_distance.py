@@ -12,6 +12,8 @@ from overfit.geometry.rays import ray_intersector
 CELL_MM = 16.0
 # The generalised winding number is 1 inside a closed mesh and 0 outside.
 INSIDE_WINDING = 0.5
+# Directions in which a point may see out of a mesh.
+VIEW_DIRECTIONS = 64
 UP = np.array([0.0, 1.0, 0.0])
 DOWN = -UP
 
@@ -55,11 +57,38 @@ def in_narrow_gap(
 ) -> Bool[np.ndarray, " n"]:
     """Return whether points with these signed distances lie outside, between two walls less than `width` apart."""
     close = np.nonzero((distance > 0) & (distance < width))[0]
-    nearest = igl.point_mesh_squared_distance(points[close], *igl_arrays(mesh))[2]
-    away = trimesh.util.unitize(points[close] - nearest)
+    away = trimesh.util.unitize(points[close] - nearest_points(mesh, points[close]))
     in_gap = np.zeros(len(points), bool)
     in_gap[close] = distance[close] + distance_to_wall(mesh, points[close], directions=away) < width
     return in_gap
+
+
+def nearest_points(mesh: trimesh.Trimesh, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    """Return the point of the mesh closest to each point."""
+    return igl.point_mesh_squared_distance(points, *igl_arrays(mesh))[2]
+
+
+def is_enclosed(mesh: trimesh.Trimesh, points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
+    """Return whether the mesh lies in all of `VIEW_DIRECTIONS` directions from each point, evenly spread.
+
+    So it is in a cavity behind closed lips, while a nostril opens in one of them.
+    """
+    intersector = ray_intersector(mesh)
+    enclosed = np.arange(len(points))
+    for direction in _spread_directions(VIEW_DIRECTIONS):
+        # Most points see out in one of the first directions.
+        directions = np.broadcast_to(direction, (len(enclosed), 3))
+        enclosed = enclosed[intersector.intersects_any(points[enclosed], directions)]
+    return np.isin(np.arange(len(points)), enclosed)
+
+
+def _spread_directions(count: int) -> np.ndarray:
+    """Unit vectors (count, 3), evenly spread over the sphere by the golden angle, in random order."""
+    index = np.random.default_rng(0).permutation(count)
+    height = 1 - (2 * index + 1) / count
+    angle = np.pi * (3 - 5**0.5) * index
+    radius = np.sqrt(1 - height**2)
+    return np.stack([radius * np.cos(angle), height, radius * np.sin(angle)], axis=1)
 
 
 def distance_to_wall(

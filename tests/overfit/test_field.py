@@ -1,6 +1,7 @@
 """The field against torch's own layers, and its published size."""
 
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -18,15 +19,16 @@ def test_the_default_field_has_the_published_number_of_parameters():
     assert Field().sizes == (3456, 128, 16384, 128, 16384, 128, 128, 1)
 
 
+@pytest.mark.parametrize("activation, layer", [("silu", nn.SiLU), ("relu", nn.ReLU)])
 @pytest.mark.parametrize("coordinates", [1, 2, 3, 4, 5])
-def test_agrees_with_torch_layers_on_every_row_of_a_batch(coordinates):
-    field = Field(coordinates=coordinates, octaves=2, hidden=(16, 8))
+def test_agrees_with_torch_layers_on_every_row_of_a_batch(coordinates, activation, layer):
+    field = Field(coordinates=coordinates, octaves=2, hidden=(16, 8), activation=activation)
     weights = torch.stack([initial(field, seed) for seed in range(3)])
     weights += 0.1 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(9))
     points = torch.rand(3, 50, coordinates, generator=torch.Generator().manual_seed(4)) * 2 - 1
     logits = field(weights, points)
     for row, own_points, own_logits in zip(weights, points, logits, strict=True):
-        layers = [nn.Linear(5 * coordinates, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 1)]
+        layers = [nn.Linear(5 * coordinates, 16), layer(), nn.Linear(16, 8), layer(), nn.Linear(8, 1)]
         network = nn.Sequential(*layers)
         nn.utils.vector_to_parameters(row, network.parameters())
         waves = [wave(own_points * math.pi / 2 * 2**octave) for wave in (torch.sin, torch.cos) for octave in range(2)]
@@ -48,6 +50,13 @@ def test_points_are_scaled_to_the_box_before_they_are_encoded():
     encoded = Field(box=0.5, frequency=1.0).encode(points)
     torch.testing.assert_close(encoded[:, :3], points / 2)
     torch.testing.assert_close(encoded[:, 3:6], (points / 2).sin())
+
+
+def test_a_description_without_an_activation_is_that_of_a_relu_network():
+    plain = asdict(Field())
+    assert Field.of(plain) == Field()
+    del plain["activation"]
+    assert Field.of(plain) == Field(activation="relu")
 
 
 def test_without_octaves_only_raw_coordinates_are_encoded():

@@ -128,6 +128,24 @@ def test_a_narrow_gap_is_labelled_as_inside():
     assert len(between(closed)) > len(between(plain)) > 0
 
 
+def test_a_cavity_that_is_not_seen_from_outside_is_labelled_as_inside():
+    """Behind a narrow opening it is as deep as the rest; the surface that is seen stays where it is."""
+    cavity = trimesh.creation.icosphere(3, 50.0)
+    opening = trimesh.creation.cylinder(1.0, segment=[[0, 0, 0], [0, 0, 200]])
+    mesh = sphere().difference(cavity).difference(opening)
+    plain, closed = (labels_of(mesh, gap_mm=gap, near_points=20_000, uniform_points=20_000) for gap in (0.0, 0.8))
+
+    def from_centre(labels: Labels) -> np.ndarray:
+        return true_distance(labels) + RADIUS
+
+    assert (plain.distance[from_centre(plain) < 45] > 0).all()
+    assert (closed.distance[from_centre(closed) < 48] <= -1.5).all()
+    # The wall of the cavity is gone too, but for a few points about the opening.
+    assert np.mean(closed.distance[np.abs(from_centre(closed) - 51) < 1] <= -1.4) > 0.9
+    at_surface = np.abs(true_distance(closed)) < 10
+    assert np.percentile(np.abs(closed.distance - true_distance(closed))[at_surface], 99) < 0.3
+
+
 def test_a_surface_that_encloses_nothing_is_refused():
     plane = trimesh.Trimesh([[-100, -100, 0], [100, -100, 0], [0, 100, 0]], [[0, 1, 2]], process=False)
     with pytest.raises(BadInput, match="encloses no volume"):

@@ -11,7 +11,7 @@ def test_the_paper_preset_has_the_published_settings():
     field, labels, fit = PAPER.field, PAPER.labels, PAPER.fit
     assert PAPER.alignment.align == "none"
     assert (field.size, field.octaves, field.hidden) == (36737, 4, (128, 128, 128))
-    assert (field.box, field.frequency) == (0.5, 1.0)
+    assert (field.box, field.frequency, field.activation) == (0.5, 1.0, "relu")
     assert (labels.uniform_points, labels.near_points, labels.band_points) == (100_000, 100_000, 0)
     assert (labels.near_sigma_share, labels.sign_method) == (0.01, "winding-number")
     assert (labels.face_share, labels.detail_share, labels.gap_mm) == (0.0, 0.0, 0.0)

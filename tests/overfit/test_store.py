@@ -235,12 +235,13 @@ def test_a_store_of_version_1_is_read_under_todays_names(tmp_path):
     assert again.settings == store.settings and again.read().records == store.read().records
 
 
-def test_a_store_of_version_2_is_read_as_one_of_heads_that_are_not_warped(tmp_path):
+def test_a_store_of_version_2_is_read_as_one_of_relu_networks_and_heads_that_are_not_warped(tmp_path):
     settings = dataclasses.asdict(OverfitConfig())
-    del settings["alignment"]
+    field = dataclasses.asdict(FIELD)
+    del settings["alignment"], settings["field"]["activation"], field["activation"]
     content = {
         "version": 2,
-        "field": dataclasses.asdict(FIELD),
+        "field": field,
         "cube": dataclasses.asdict(CUBE),
         "settings": settings,
     }
@@ -248,15 +249,25 @@ def test_a_store_of_version_2_is_read_as_one_of_heads_that_are_not_warped(tmp_pa
     own = {"records": [dataclasses.asdict(record("a"))]}
     write_tensor_file(tmp_path / "weights.safetensors", {"weights": rows(1)}, own)
     store = Store(tmp_path)
-    assert store.space == SPACE and store.settings["alignment"]["align"] == "none"
+    assert store.space == HeadSpace(Field(hidden=(4,), activation="relu"), CUBE)
+    assert (store.settings["alignment"]["align"], store.settings["field"]["activation"]) == ("none", "relu")
     fits = store.read()
     assert torch.equal(fits.parameters, rows(1)) and fits.head(0).warp is None
     store.add(1, rows(1, seed=1), [record("b")])
     store.upgrade()
     store.merge()
     again = Store(tmp_path)
-    assert again.version == VERSION == 3 and (again.space, again.settings) == (store.space, store.settings)
+    assert again.version == VERSION == 4 and (again.space, again.settings) == (store.space, store.settings)
     assert torch.equal(again.read().parameters, torch.cat([rows(1), rows(1, seed=1)]))
+
+
+def test_a_store_of_version_3_is_refused_if_its_warps_are_splines(tmp_path):
+    space = HeadSpace(FIELD, CUBE, WarpSpace(((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))))
+    Store.create(tmp_path, space=space, settings=dataclasses.asdict(OverfitConfig()))
+    content = json.loads((tmp_path / "store.json").read_text())
+    (tmp_path / "store.json").write_text(json.dumps(content | {"version": 3}))
+    with pytest.raises(BadInput, match="splines, which are no longer read; fit the scans into a new folder"):
+        Store(tmp_path)
 
 
 def test_a_second_run_is_kept_out(store):

@@ -174,6 +174,14 @@ def test_other_files_and_folders_are_refused(small_store, tmp_path):
         Checkpoint.load(tmp_path / "missing")
 
 
+def test_checkpoints_of_version_5_are_refused_if_their_warps_are_splines(trained, tmp_path):
+    def with_splines(description: dict) -> None:
+        description.update(version=5, warps={"control_points": [[0.0, 0.0, 0.0]], "cuts_neck": False})
+
+    with pytest.raises(BadInput, match="an older version"):
+        Checkpoint.load(rewritten(trained, tmp_path / "old", with_splines))
+
+
 @pytest.mark.parametrize("version, words", [(VERSION + 1, "a newer version"), (2, "an older version")])
 def test_checkpoints_of_other_versions_are_refused(trained, tmp_path, version, words):
     path = rewritten(trained, tmp_path / "other", lambda description: description.update(version=version))

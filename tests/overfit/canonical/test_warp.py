@@ -1,4 +1,4 @@
-"""Warps: affine maps and splines whose answers are known, inverses, folds, and rows of parameters."""
+"""Warps: affine maps and interpolation whose answers are known, inverses, folds, and rows of parameters."""
 
 import json
 from dataclasses import asdict
@@ -6,12 +6,11 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from scipy.interpolate import RBFInterpolator
 from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
 from overfit.canonical.align import CORNERS
-from overfit.canonical.warp import UNIT_MM, Warp, WarpSpace, interpolation
+from overfit.canonical.warp import REACH_MM, UNIT_MM, Warp, WarpSpace, interpolation
 from overfit.field import Field
 from overfit.geometry.bounding_cube import Cube
 from overfit.geometry.similarity import Similarity
@@ -52,13 +51,30 @@ def test_control_points_are_moved_by_their_displacements():
     np.testing.assert_allclose(warp(CENTRES), CENTRES + warp.displacements, atol=1e-8)
 
 
-def test_between_control_points_a_warp_is_the_thin_plate_spline_of_scipy():
+def test_a_warp_is_the_closest_affine_map_and_wendland_functions_of_the_rest():
     warp = bent()
-    theirs = RBFInterpolator(CENTRES, warp.displacements, kernel="cubic", degree=1)(POINTS)
-    np.testing.assert_allclose(warp(POINTS) - POINTS, theirs, atol=1e-7)
+
+    def wendland(points: np.ndarray) -> np.ndarray:
+        distance = cdist(points, CENTRES) / REACH_MM
+        return np.where(distance < 1, (1 - distance) ** 4 * (1 + 4 * distance), 0)
+
+    def affine_columns(points: np.ndarray) -> np.ndarray:
+        return np.c_[points, np.ones(len(points))]
+
+    closest = np.linalg.lstsq(affine_columns(CENTRES), warp.displacements)[0]
+    rest = warp.displacements - affine_columns(CENTRES) @ closest
+    expected = affine_columns(POINTS) @ closest + wendland(POINTS) @ np.linalg.solve(wendland(CENTRES), rest)
+    np.testing.assert_allclose(warp(POINTS) - POINTS, expected, atol=1e-7)
     # It is far from affine.
-    columns = np.c_[POINTS, np.ones(len(POINTS))]
-    assert np.abs(theirs - columns @ np.linalg.lstsq(columns, theirs)[0]).max() > 1
+    assert np.abs(expected - affine_columns(POINTS) @ np.linalg.lstsq(affine_columns(POINTS), expected)[0]).max() > 1
+
+
+def test_a_warp_is_affine_beyond_the_reach_of_its_control_points():
+    warp = bent()
+    far = CENTRES.max(0) + REACH_MM + np.random.default_rng(3).uniform(0, 300, (50, 3))
+    columns = np.c_[far, np.ones(len(far))]
+    moved = warp(far)
+    np.testing.assert_allclose(columns @ np.linalg.lstsq(columns, moved)[0], moved, atol=1e-6)
 
 
 @pytest.mark.parametrize("control_points", [SCATTERED, CORNERS], ids=["scattered", "corners of a cube"])
@@ -120,7 +136,7 @@ def test_a_warp_that_folds_is_smoothed_until_it_does_not():
     middle = CENTRES[np.argsort(moved)[-2:]].mean(0)
     near = middle + np.random.default_rng(0).normal(scale=8, size=(500, 3))
     assert warp.determinants(near).min() < 0 < unfolded.determinants(near).min()
-    np.testing.assert_allclose(unfolded.displacements.mean(0), warp.displacements.mean(0), atol=1e-9)
+    np.testing.assert_allclose(unfolded.displacements.mean(0), warp.displacements.mean(0), atol=0.1)
     assert unfolded.neck_height == warp.neck_height and unfolded.space == warp.space
     # Far from the fold, little has changed.
     far = np.linalg.norm(CENTRES - middle, axis=1) > 80

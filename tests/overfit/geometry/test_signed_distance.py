@@ -12,6 +12,7 @@ from overfit.geometry.signed_distance import (
     depth_scan_distance,
     distance_to_wall,
     in_narrow_gap,
+    is_enclosed,
     winding_number_distance,
 )
 from overfit.runtime.errors import BadInput
@@ -96,6 +97,22 @@ def test_points_in_a_narrow_gap_are_found_and_those_in_a_wide_one_are_not():
         mesh = halves(gap)
         found = in_narrow_gap(mesh, points, distance=winding_number_distance(mesh, points), width=0.8)
         assert found[:500].mean() == found_share and not found[500:].any()
+
+
+def bowl(opening: float) -> trimesh.Trimesh:
+    """A ball with a cavity of half its radius and a way out of it with this radius, from the cavity to the top."""
+    ball, cavity = trimesh.creation.icosphere(4, RADIUS), trimesh.creation.icosphere(4, RADIUS / 2)
+    way = trimesh.creation.cylinder(opening, segment=[[0, 0, 0], [0, 0, 2 * RADIUS]])
+    return ball.difference(cavity).difference(way)
+
+
+def test_points_behind_a_narrow_opening_are_enclosed_and_those_behind_a_wide_one_are_not():
+    in_cavity = 0.4 * RADIUS * some_points() / np.linalg.norm(some_points(), axis=1, keepdims=True)
+    outside = some_points()[true_distance(some_points()) > 0.1]
+    for opening, enclosed in ((1.0, 1.0), (40.0, 0.0)):
+        mesh = bowl(opening)
+        assert is_enclosed(mesh, in_cavity).mean() == pytest.approx(enclosed, abs=0.02)
+        assert not is_enclosed(mesh, outside).any()
 
 
 def test_the_distance_to_a_wall_is_infinite_without_one():

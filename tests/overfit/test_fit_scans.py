@@ -32,6 +32,7 @@ from overfit.geometry.similarity import Similarity
 from overfit.neural_head import HeadSpace
 from overfit.runtime.machine import RunContext
 from overfit.scans.formats import Scan, read_prepared
+from overfit.store import VERSION
 
 # Without repair: fits as short as these have hundreds of strays.
 QUICK = dataclasses.replace(
@@ -41,6 +42,8 @@ QUICK = dataclasses.replace(
     max_error_mm=1e6,
     fit=dataclasses.replace(SMALL.fit, steps=20, first_steps=50),
 )
+# What stores of earlier versions were made with.
+RELU = dataclasses.replace(QUICK, field=dataclasses.replace(QUICK.field, activation="relu"))
 
 
 def write(folder, *names: str) -> None:
@@ -142,11 +145,12 @@ def test_a_store_keeps_its_settings(tmp_path):
 
 def test_a_store_of_version_1_resumes(tmp_path):
     write(tmp_path / "scans", "a.ply")
-    run(tmp_path)
+    run(tmp_path, RELU)
     before = Store(tmp_path / "store").read()
     description = tmp_path / "store" / "store.json"
     content = json.loads(description.read_text())
     settings = content["settings"]
+    del content["field"]["activation"], settings["field"]["activation"]
     labels, fit = settings.pop("labels"), settings.pop("fit")
     settings["sampling"] = {"labels": "winding"} | {
         old: labels[new]
@@ -186,29 +190,30 @@ def test_a_store_of_version_1_resumes(tmp_path):
     description.write_text(json.dumps(content | {"version": 1}))
     # Small enough for a cube around the first one.
     ellipsoid((60, 60, 60)).export(tmp_path / "scans" / "b.ply")
-    result = run(tmp_path)
+    result = run(tmp_path, RELU)
     assert result.kept == ["a.ply"] and result.fitted == ["b.ply"]
     after = Store(tmp_path / "store")
-    assert after.version == 3 and torch.equal(after.read().weights[:1], before.weights)
+    assert after.version == VERSION and torch.equal(after.read().weights[:1], before.weights)
 
 
 def test_a_store_of_version_2_resumes_without_alignment(tmp_path):
     write(tmp_path / "scans", "a.ply")
-    run(tmp_path)
+    run(tmp_path, RELU)
     before = Store(tmp_path / "store").read()
     description = tmp_path / "store" / "store.json"
     content = json.loads(description.read_text()) | {"version": 2}
     del content["warps"], content["settings"]["alignment"]
+    del content["field"]["activation"], content["settings"]["field"]["activation"]
     description.write_text(json.dumps(content))
     with pytest.raises(BadInput, match="`align=warp`: .*store was made with none; use its settings"):
-        run(tmp_path, dataclasses.replace(QUICK, alignment=AlignmentConfig()))
+        run(tmp_path, dataclasses.replace(RELU, alignment=AlignmentConfig()))
     # What is refused stays as it is.
     assert json.loads(description.read_text()) == content
     ellipsoid((60, 60, 60)).export(tmp_path / "scans" / "b.ply")
-    result = run(tmp_path)
+    result = run(tmp_path, RELU)
     assert result.kept == ["a.ply"] and result.fitted == ["b.ply"]
     after = Store(tmp_path / "store")
-    assert after.version == 3 and torch.equal(after.read().parameters[:1], before.parameters)
+    assert after.version == VERSION and torch.equal(after.read().parameters[:1], before.parameters)
 
 
 @pytest.fixture(scope="module")

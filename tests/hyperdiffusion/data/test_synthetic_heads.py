@@ -58,9 +58,11 @@ def test_body_vertices_correspond_and_contain_the_head(model, meshes):
     person = model.person(np.random.default_rng(0))
     vertices = model.body_vertices(person)
     assert vertices.shape == model.body_vertices(model.person(np.random.default_rng(1))).shape
-    # Nearly all of the head's vertices are the body's; the others are where it is cut and filled.
-    distances = np.linalg.norm(meshes[0].vertices[::50, None] - vertices[None], axis=2).min(1)
-    assert np.mean(distances < 1e-3) > 0.8
+    # The head is the body's surface, made smooth; eyelids and lips hide some of the body's vertices.
+    skin = vertices[np.unique(model.skin)]
+    above = skin[skin[:, 1] > meshes[0].bounds[0, 1] + 5]
+    distances = trimesh.proximity.closest_point(meshes[0], above[::20])[1]
+    assert len(distances) > 100 and np.median(distances) < 0.3 and np.mean(distances < 1) > 0.9
 
 
 def test_head_k_of_a_seed_does_not_depend_on_the_count_and_is_described(model, tmp_path, monkeypatch):

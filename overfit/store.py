@@ -153,7 +153,11 @@ class Store:
                 self.settings["alignment"] = UNALIGNED
             if self.version <= RELU_VERSION:
                 self.settings["field"]["activation"] = "relu"
-                _require_no_splines(self.folder, self.space)
+                if self.space.warps.size:
+                    raise BadInput(
+                        f"{self.folder}: its warps are splines, which are no longer read; "
+                        "fit the scans into a new folder"
+                    )
         except (KeyError, TypeError, AttributeError) as error:
             raise _damaged(self.folder, error) from error
 
@@ -272,11 +276,6 @@ def require_store_folder(folder: Path) -> None:
     """Raise BadInput if a store's folder is a file."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder}: a file where a store folder is expected; give the folder of a store")
-
-
-def _require_no_splines(folder: Path, space: HeadSpace) -> None:
-    if space.warps.size:
-        raise BadInput(f"{folder}: its warps are splines, which are no longer read; fit the scans into a new folder")
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

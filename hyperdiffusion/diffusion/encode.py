@@ -106,13 +106,13 @@ class AutoDecoder:
 
     def losses(
         self,
-        codes: Float[torch.Tensor, "B D"],
+        parameters: Float[torch.Tensor, "B S"],
         points: Float[torch.Tensor, "B n 3"],
         distance: Float[torch.Tensor, "B n"],
     ) -> Float[torch.Tensor, " B"]:
-        """Return the loss of the decoded networks by signed distances at points."""
+        """Return the loss of decoded networks by signed distances at points."""
         with autocast(self.directions.device):
-            logits = self.space.field(self.space.weights(self.decode(codes)), points)
+            logits = self.space.field(self.space.weights(parameters), points)
         return losses(logits.float(), distance, FIELD_LOSS)
 
 
@@ -169,7 +169,7 @@ class Mixtures:
         shares = torch.randn(self.count, heads, generator=generator).to(self.points.device) / heads**0.5
         chosen = torch.randint(len(self.points), (points,), generator=generator).to(self.points.device)
         codes, distance = _mixed(decoder.codes.weight.detach(), shares), _mixed(self.distance[chosen].T, shares)
-        return decoder.losses(codes, self.points[chosen].expand(self.count, -1, -1), distance)
+        return decoder.losses(decoder.decode(codes), self.points[chosen].expand(self.count, -1, -1), distance)
 
 
 def _mixed(rows: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
@@ -269,9 +269,9 @@ def _loss(
     device = decoder.directions.device
     heads, points = heads.to(device, non_blocking=True), points.to(device, non_blocking=True)
     codes = decoder.codes(heads)
-    space = decoder.space
-    loss = decoder.losses(codes, labels.field.points[heads][:, points], labels.field.distance[heads][:, points])
-    if space.warps.size:
-        error_mm = UNIT_MM * (space.warp_parameters(decoder.decode(codes)) - labels.warp[heads])
+    parameters = decoder.decode(codes)
+    loss = decoder.losses(parameters, labels.field.points[heads][:, points], labels.field.distance[heads][:, points])
+    if decoder.space.warps.size:
+        error_mm = UNIT_MM * (decoder.space.warp_parameters(parameters) - labels.warp[heads])
         loss = loss + WARP_WEIGHT * error_mm.square().mean(1)
     return codes, loss

@@ -7,7 +7,8 @@ from trimesh.ray.ray_triangle import RayMeshIntersector
 
 
 def ray_intersector(mesh: trimesh.Trimesh) -> Any:
-    """Return the mesh's ray engine, with `intersects_any`, `_first`, `_location` and `_id`.
+    """Return the mesh's ray engine, with `intersects_any`, `intersects_first`, `intersects_location` and
+    `intersects_id`.
 
     embreex has no wheel for some platforms, such as Linux on ARM. Both engines take the same arguments.
     """

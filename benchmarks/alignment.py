@@ -128,6 +128,71 @@ class Task:
         return ReferenceHeads.of(self.test, self.training, config=self.config.evaluation, context=self.context)
 
 
+@dataclass(frozen=True)
+class Variant:
+    """One kind of alignment. Nothing is made for it that was measured before."""
+
+    task: Task
+    """What every variant gets."""
+    name: str
+    """Its name on the command line."""
+
+    @property
+    def config(self) -> OverfitConfig:
+        """How its networks are fitted."""
+        kind, _, count = self.name.partition("-")
+        alignment = AlignmentConfig(kind, int(count)) if count else AlignmentConfig(kind)
+        return OverfitConfig(alignment=alignment, fit=FitConfig(steps=self.task.config.steps))
+
+    @cached_property
+    def store(self) -> Path:
+        """The folder of its fits."""
+        folder = self.task.config.out / self.name
+        overfit(self.task.scans, folder, config=self.config, machine=self.task.config.machine)
+        return folder
+
+    @cached_property
+    def fits(self) -> Fits:
+        """Its fits."""
+        return Store(self.store).read()
+
+    @cached_property
+    def samples(self) -> list[trimesh.Trimesh | None]:
+        """The first samples with all their components."""
+        config = self.task.config
+        model = train(
+            self.store, config.out / f"{self.name}.safetensors", config=config.training, machine=config.machine
+        )
+        rows = sample(model, config.count, config=config.sampling)
+        named = [(f"{index:04d}", model.head(row)) for index, row in enumerate(rows)]
+        decoding = DecodeConfig(config.resolution, keep_all_components=True)
+        heads = decode_to_folder(named, self._heads, config=decoding, context=self.task.context)
+        return [head.mesh for head in heads]
+
+    def row(self) -> dict[str, Any]:
+        """Its row of the table."""
+        row = {
+            "set": self.name,
+            **self._kept("fits", lambda: _fit_row(self.task, self.fits)),
+            **self._kept("midpoints", lambda: _midpoint_row(self.task, self.fits)),
+        }
+        if self.task.config.timed:
+            row |= self._kept("time", lambda: _time_row(self.task, self.config))
+        return row | self._kept("samples", lambda: _sample_row(self.task, self.samples))
+
+    def shown(self) -> list[trimesh.Trimesh]:
+        """The first samples, for the picture."""
+        paths = [self._heads / f"{index:04d}.ply" for index in range(min(SHOWN, self.task.config.count))]
+        return [trimesh.load_mesh(path, process=False) for path in paths if path.exists()]
+
+    @property
+    def _heads(self) -> Path:
+        return self.task.config.out / f"{self.name}.heads"
+
+    def _kept(self, measured: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        return _kept(self.task.config.out / f"{self.name}.{measured}.json", measure)
+
+
 def main(config: BenchmarkConfig) -> None:
     """Fit, train, sample and compare for each variant."""
     config.out.mkdir(parents=True, exist_ok=True)
@@ -138,18 +203,9 @@ def main(config: BenchmarkConfig) -> None:
         _kept(config.out / "test.json", partial(_test_row, task)),
         _kept(config.out / "training.json", partial(_training_row, task)),
     ]
-    pictured = [("test heads", test[:SHOWN])]
-    for variant in config.variants:
-        fits = _fits(task, variant)
-        row = {"set": variant}
-        row |= _kept(config.out / f"{variant}.fits.json", partial(_fit_row, task, fits))
-        row |= _kept(config.out / f"{variant}.midpoints.json", partial(_midpoint_row, task, fits))
-        if config.timed:
-            row |= _kept(config.out / f"{variant}.time.json", partial(_time_row, task, variant))
-        samples = _samples(task, variant)
-        row |= _kept(config.out / f"{variant}.samples.json", partial(_sample_row, task, samples))
-        pictured.append((variant, [mesh for mesh in samples[:SHOWN] if mesh is not None]))
-        rows.append(row)
+    variants = [Variant(task, name) for name in config.variants]
+    rows += [variant.row() for variant in variants]
+    pictured = [("test heads", test[:SHOWN]), *((variant.name, variant.shown()) for variant in variants)]
     write_contact_sheet(pictured, config.out / "alignment.png", size=VIEW_SIZE, yaws=YAWS)
     publish("alignment", ALIGNMENT, rows, config)
 
@@ -159,18 +215,6 @@ def _kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     if not path.exists():
         path.write_text(json.dumps(measure()))
     return json.loads(path.read_text())
-
-
-def _overfit_config(task: Task, variant: str) -> OverfitConfig:
-    kind, _, count = variant.partition("-")
-    alignment = AlignmentConfig(kind, int(count)) if count else AlignmentConfig(kind)
-    return OverfitConfig(alignment=alignment, fit=FitConfig(steps=task.config.steps))
-
-
-def _fits(task: Task, variant: str) -> Fits:
-    store = task.config.out / variant
-    overfit(task.scans, store, config=_overfit_config(task, variant), machine=task.config.machine)
-    return Store(store).read()
 
 
 def _fit_row(task: Task, fits: Fits) -> dict[str, Any]:
@@ -215,32 +259,15 @@ def _measure_midpoint(head: NeuralHead, scans: tuple[Scan, Scan], resolution: in
     return {"one_component": errors["one_component"], "midpoint_mm": errors["mean_mm"]}
 
 
-def _time_row(task: Task, variant: str) -> dict[str, Any]:
+def _time_row(task: Task, config: OverfitConfig) -> dict[str, Any]:
     """Seconds of one thread for a head: aligned, labelled, fitted, repaired and measured, without the first fit."""
-    config, machine = _overfit_config(task, variant), Machine(device="cpu", threads=1)
+    machine = Machine(device="cpu", threads=1)
     first, rest = task.scans[:1], task.scans[1 : 1 + task.config.timed]
     with TemporaryDirectory() as folder:
         overfit(first, folder, config=config, machine=machine)
         start = time.perf_counter()
         overfit([*first, *rest], folder, config=config, machine=machine)
         return {"seconds_per_head": (time.perf_counter() - start) / len(rest)}
-
-
-def _samples(task: Task, variant: str) -> list[trimesh.Trimesh | None]:
-    """Meshes of the first samples with all their components; those on disk are read."""
-    config = task.config
-    model = train(
-        config.out / variant, config.out / f"{variant}.safetensors", config=config.training, machine=config.machine
-    )
-    folder = config.out / f"{variant}.heads"
-    paths = [folder / f"{index:04d}.ply" for index in range(config.count)]
-    if not all(path.exists() for path in paths):
-        rows = sample(model, config.count, config=config.sampling)
-        named = [(path.stem, model.head(row)) for path, row in zip(paths, rows)]
-        decoding = DecodeConfig(config.resolution, keep_all_components=True)
-        decoded = decode_to_folder(named, folder, config=decoding, context=task.context)
-        return [head.mesh for head in decoded]
-    return [trimesh.load_mesh(path, process=False) for path in paths]
 
 
 def _sample_row(task: Task, samples: Sequence[trimesh.Trimesh | None]) -> dict[str, Any]:

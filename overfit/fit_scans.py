@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from overfit.canonical.align import ScanAlignment, align
+from overfit.canonical.align import ScanAlignment, align, control_points
 from overfit.fit_batch import (
     AlignedScan,
     BatchResult,
@@ -235,6 +235,8 @@ def _require_same_settings(store: Store, config: OverfitConfig) -> None:
                 f"`{argument}={_as_text(value)}`: {store.folder} was made with {_as_text(theirs.get(argument))}; "
                 "use its settings, or fit into a new store"
             )
+    if store.space.warps.control_points != control_points(config.alignment):
+        raise BadInput(f"{store.folder}: was made by an earlier version with another template; fit into a new store")
 
 
 def _as_json(config: OverfitConfig) -> dict[str, Any]:

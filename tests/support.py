@@ -76,10 +76,16 @@ def random_head(seed: int, *, pose: Similarity = Similarity()) -> trimesh.Trimes
     """A head of random shape in millimetres, closed below by a plane through its neck."""
     model = ShapeModel.standard()
     shape = np.random.default_rng(seed).standard_normal(len(model.modes))
-    vertices = pose(model.vertices(shape, np.zeros((model.offsets.shape[1], 3))))
+    mesh = head_part(model, pose(model.vertices(shape, np.zeros((model.offsets.shape[1], 3)))))
     # The shape bends the template's own cut, which lies just below the plane.
-    cut = np.setdiff1d(np.arange(len(vertices)), model.matched)
-    return cut_neck(trimesh.Trimesh(vertices, model.mesh.faces, process=False), vertices[cut, 1].max() + 1)
+    cut = np.setdiff1d(np.arange(model.head_size), model.matched)
+    return cut_neck(mesh, mesh.vertices[cut, 1].max() + 1)
+
+
+def head_part(model: ShapeModel, vertices: np.ndarray) -> trimesh.Trimesh:
+    """The closed head of a template's vertices, without shoulders."""
+    faces = model.mesh.faces[(model.mesh.faces < model.head_size).all(1)]
+    return trimesh.Trimesh(vertices[: model.head_size], faces, process=False)
 
 
 @dataclass(frozen=True)

@@ -129,19 +129,20 @@ class HeadModel:
             local[label] = float(np.clip(common[both] + difference, -1, 1))
         return local
 
-    def mesh(self, person: Person) -> trimesh.Trimesh:
+    def mesh(self, person: Person, *, subdivisions: int = SUBDIVISIONS) -> trimesh.Trimesh:
         """Return the person's head as a closed mesh of one component, in millimetres and the canonical frame.
 
-        +y is up, +z points out of the face, and the origin is in the middle of the head.
+        +y is up, +z points out of the face, and the origin is in the middle of the head. Without subdivisions, its
+        vertices are those of `body_vertices`, except for those of the neck's cut.
         """
         import manifold3d
 
         vertices, bones = self._posed_body(person)
         vertices, skin = _fill_openings(vertices, self.skin, self.openings)
         height = float((1 - NECK_CUT_SHARE) * bones["neck01"][1] + NECK_CUT_SHARE * bones["neck02"][1])
-        head = _subdivided(_cut_above(_manifold(vertices, skin), height - SUBDIVISION_MARGIN_MM))
+        head = _subdivided(_cut_above(_manifold(vertices, skin), height - SUBDIVISION_MARGIN_MM), subdivisions)
         for eyeball in self.eyeballs:
-            head += _subdivided(_manifold(vertices, eyeball))
+            head += _subdivided(_manifold(vertices, eyeball), subdivisions)
         head = max(_cut_above(head, height).decompose(), key=manifold3d.Manifold.volume)
         points, triangles = _arrays(head)
         return trimesh.Trimesh(points - _head_centre(bones), triangles, process=False)
@@ -293,6 +294,6 @@ def _cut_above(surface: Any, height: float) -> Any:
     return surface.trim_by_plane((0.0, 1.0, 0.0), height)
 
 
-def _subdivided(surface: Any) -> Any:
+def _subdivided(surface: Any, subdivisions: int) -> Any:
     """Return a manifold3d.Manifold made smooth."""
-    return _manifold(*trimesh.remesh.subdivide_loop(*_arrays(surface), iterations=SUBDIVISIONS))
+    return _manifold(*trimesh.remesh.subdivide_loop(*_arrays(surface), iterations=subdivisions))

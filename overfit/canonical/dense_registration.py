@@ -31,6 +31,9 @@ POINTS = 40_000
 # Shares of these that lie where the face bends, and where anything bends.
 FACE_SHARE = 0.4
 DETAIL_SHARE = 0.2
+# Distance in mm that a unit of difference between normals is worth in the search for matches, before offsets move. By
+# positions alone, ears that stand out are matched with their back, and pressed to the head.
+NORMAL_WEIGHT_MM = 10.0
 # Cosine between normals from which a match counts.
 MIN_COSINE = 0.3
 # Distance in mm at which a match weighs a quarter, in the first round and in the last.
@@ -89,20 +92,28 @@ class _Surface:
         self.points, self.normals = sample_surface(
             mesh, POINTS, rng=rng, face_share=FACE_SHARE, detail_share=DETAIL_SHARE
         )
-        self._tree = cKDTree(self.points)
+        self._by_position = cKDTree(self.points)
+        self._by_normal_too = cKDTree(_features(self.points, self.normals))
 
     def distance(self, vertices: np.ndarray) -> float:
         """Return the mean distance in mm of all points to vertices (n, 3): a mask lies on a part of the template."""
         return float(np.minimum(cKDTree(vertices).query(self.points)[0], MAX_START_DISTANCE_MM).mean())
 
-    def match(self, vertices: np.ndarray, normals: np.ndarray, *, width: float) -> _Matches:
+    def match(self, vertices: np.ndarray, normals: np.ndarray, *, width: float, by_normal: bool) -> _Matches:
         """Match vertices (matched, 3) with the closest points; `width` is that of the robust weights."""
-        nearest = self._tree.query(vertices)[1]
+        if by_normal:
+            nearest = self._by_normal_too.query(_features(vertices, normals))[1]
+        else:
+            nearest = self._by_position.query(vertices)[1]
         offset, normal = self.points[nearest] - vertices, self.normals[nearest]
         relative = (offset**2).sum(1) / width**2
         counts = ((normal * normals).sum(1) > MIN_COSINE) & (relative < MAX_WIDTHS**2)
         weight = counts / (1 + relative) ** 2
         return _Matches(offset, normal, weight)
+
+
+def _features(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    return np.concatenate([points, NORMAL_WEIGHT_MM * normals], axis=1)
 
 
 def register_dense(mesh: trimesh.Trimesh, model: ShapeModel) -> DenseRegistration:
@@ -173,7 +184,7 @@ def _round(
     all_vertices = found.vertices(model)
     normals = trimesh.Trimesh(all_vertices, model.mesh.faces, process=False).vertex_normals[model.matched]
     vertices = all_vertices[model.matched]
-    matches = surface.match(vertices, normals, width=width)
+    matches = surface.match(vertices, normals, width=width, by_normal=not moves_offsets)
     columns = [_pose_columns(vertices - found.pose.translation, matches.normal)]
     # The normals as the template's own axes see them: modes and offsets are given along these.
     turned = found.pose.scale * matches.normal @ found.pose.rotation

@@ -44,18 +44,18 @@ class LabelConfig:
     sign_method: SignMethod = "winding-number"
     """What decides inside or outside: the generalised winding number, for open, flipped or broken meshes, or depth
     scans from all around (mesh-to-sdf), for triangle soups with inner surfaces that should not count."""
-    near_points: int = 45_000
+    near_points: int = 57_000
     """Labelled points near the surface."""
-    near_sigma_mm: float = 2.0
+    near_sigma_mm: float = 0.8
     """Standard deviation in millimetres of the near points about the surface."""
     near_sigma_share: float = 0.0
     """Standard deviation of the near points as a share of the cube's side; above 0, it replaces the one in
     millimetres. The published value is 0.01."""
-    band_points: int = 22_000
+    band_points: int = 14_000
     """Labelled points in a wider band about the surface; they prevent islands."""
     band_sigma_mm: float = 10.0
     """Standard deviation in millimetres of the band's points about the surface."""
-    uniform_points: int = 9_000
+    uniform_points: int = 5_000
     """Labelled points uniform in the cube; they prevent islands far from the head."""
     face_share: float = 0.6
     """Share of the near points drawn by curvature on the front of the face: eyes and lips, where people look first."""

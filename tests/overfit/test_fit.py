@@ -115,6 +115,15 @@ def test_the_loss_is_least_at_the_true_distance():
         assert losses(wrong, distance, CONFIG) > least
 
 
+def test_far_from_the_surface_the_loss_is_least_at_the_band_s_distance():
+    distance = torch.tensor([[-150.0, -50.0, 50.0, 150.0]])
+    band = distance.sign() * CONFIG.distance_band_mm
+    true = -band / CONFIG.softness_mm
+    assert CONFIG.distance_band_mm < 50
+    for wrong in (true + 1, true * 1.2, true * 0.8, -distance / CONFIG.softness_mm):
+        assert losses(wrong, distance, CONFIG) > losses(true, distance, CONFIG)
+
+
 def test_without_the_distance_term_the_loss_is_the_published_cross_entropy():
     logits, distance = torch.tensor([[2.0, -1.0]]), torch.tensor([[-3.0, 4.0]])
     published = dataclasses.replace(CONFIG, softness_mm=0.0, distance_weight=0.0)

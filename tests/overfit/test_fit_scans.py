@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import multiprocessing
+import shutil
 import signal
 from pathlib import Path
 
@@ -261,6 +262,19 @@ def test_a_store_keeps_its_alignment(aligned, kind, words):
     other = dataclasses.replace(config, alignment=AlignmentConfig(align=kind))
     with pytest.raises(BadInput, match=f"{words}: .*store was made with similarity"):
         run(folder, other)
+
+
+def test_a_store_with_the_control_points_of_another_template_is_not_continued(aligned, tmp_path):
+    folder, config = aligned
+    shutil.copytree(folder / "store", tmp_path / "store")
+    description = tmp_path / "store" / "store.json"
+    content = json.loads(description.read_text())
+    content["warps"]["control_points"][0][1] += 0.5
+    description.write_text(json.dumps(content))
+    with pytest.raises(BadInput, match="store: was made by an earlier version with another template; fit into a new"):
+        overfit(folder / "scans", tmp_path / "store", config=config)
+    # What it holds can be read nevertheless.
+    assert len(Store(tmp_path / "store").read().records) == 3
 
 
 def new_scan(name: str, *, ends_in_plane: bool = True, displacements: np.ndarray = np.zeros((8, 3))) -> NewScan:

@@ -1,11 +1,15 @@
 """Fixtures that several test modules share: a folder of scans and a store fitted to it."""
 
+import os
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-from jaxtyping import install_import_hook
+# Before numpy is imported: threads of two test processes wait for each other ten times as long as they compute.
+os.environ |= {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "IGL")}
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 # Before anything imports the packages.
 install_import_hook(("overfit", "hyperdiffusion"), "shape_checks.typechecker")

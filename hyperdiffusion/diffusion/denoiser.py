@@ -128,9 +128,10 @@ class LatentDenoiser(MixtureDenoiser):
         self.transformer_config = config
         to_token, from_token = coordinates.token_maps
         for index, (token_map, back) in enumerate(zip(to_token, from_token, strict=True)):
-            # They follow from the checkpoint's basis and are not stored twice.
-            self.register_buffer(f"to_token_{index}", token_map, persistent=False)
-            self.register_buffer(f"from_token_{index}", back, persistent=False)
+            # They follow from the coordinates only up to the signs of eigenvectors, which differ between libraries:
+            # they are stored with the transformer that was trained on them.
+            self.register_buffer(f"to_token_{index}", token_map)
+            self.register_buffer(f"from_token_{index}", back)
         self.register_buffer("relative_std", coordinates.relative_std, persistent=False)
         self.transformer = TokenTransformer(config, [token_map.shape[1] for token_map in to_token])
 
@@ -214,7 +215,10 @@ def restore_denoiser(
     if not any(tensor.any() for name, tensor in state.items() if name.startswith("transformer.project.")):
         return MixtureDenoiser(schedule, mixture)
     denoiser = LatentDenoiser(_required(config), schedule, coordinates, mixture)
-    denoiser.load_state_dict(state)
+    missing, unexpected = denoiser.load_state_dict(state, strict=False)
+    # Versions 3 and 4 did not store the token maps.
+    if unexpected or any("_token_" not in name for name in missing):
+        raise RuntimeError(f"the transformer has missing or unknown parts: {[*missing, *unexpected][:3]}")
     return denoiser
 
 

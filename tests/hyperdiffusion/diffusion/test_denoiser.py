@@ -61,6 +61,27 @@ def test_a_transformer_is_restored_only_if_it_contributes():
     assert not torch.equal(restored(noised, step), again(noised, step))
 
 
+def test_token_maps_of_another_sign_are_restored_as_they_were(monkeypatch):
+    """Linear algebra libraries choose the signs of eigenvectors differently."""
+    made, noised, step = denoiser().eval(), torch.randn(5, 11), torch.arange(5) * 90
+    state = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    eigh = torch.linalg.eigh
+
+    def other_eigh(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        energy, rotation = eigh(matrix)
+        return energy, -rotation
+
+    monkeypatch.setattr(torch.linalg, "eigh", other_eigh)
+    restored = restore_denoiser(SMALL, coordinates(), schedule=SCHEDULE, state=state).eval()
+    assert torch.equal(restored(noised, step), made(noised, step))
+    # As in checkpoints of versions 3 and 4.
+    without = {name: tensor for name, tensor in state.items() if "_token_" not in name}
+    older = restore_denoiser(SMALL, coordinates(), schedule=SCHEDULE, state=without).eval()
+    assert not torch.equal(older(noised, step), made(noised, step))
+    with pytest.raises(RuntimeError, match="missing or unknown parts"):
+        restore_denoiser(SMALL, coordinates(), schedule=SCHEDULE, state=without | {"transformer.extra": noised})
+
+
 def test_a_state_with_a_transformer_of_unknown_size_is_refused():
     with pytest.raises(TypeError, match="size is missing"):
         restore_denoiser(None, coordinates(), schedule=SCHEDULE, state=denoiser().state_dict())

@@ -216,7 +216,7 @@ def restore_denoiser(
         return MixtureDenoiser(schedule, mixture)
     denoiser = LatentDenoiser(_required(config), schedule, coordinates, mixture)
     missing, unexpected = denoiser.load_state_dict(state, strict=False)
-    # Versions 3 and 4 did not store the token maps.
+    # Earlier versions did not store the token maps.
     if unexpected or any("_token_" not in name for name in missing):
         raise RuntimeError(f"the transformer has missing or unknown parts: {[*missing, *unexpected][:3]}")
     return denoiser

@@ -1,10 +1,10 @@
 """Dense registration: a head's mesh in, the template's vertices on that head out.
 
-Non-rigid ICP with a statistical prior: in each round every vertex is matched with the closest point of the head, and
-pose, modes and smooth offsets are solved for together, by the distances along the head's normals (Chen and Medioni
-1991) with robust weights (Geman and McClure 1985). First only the pose moves, then the template's modes, then the
-offsets. Where a head shows nothing, the prior decides, and the vertices lie where the template's statistics expect
-them.
+Non-rigid ICP with a statistical prior: in each round every vertex is matched with the closest point of the head, at
+first by position and normal, and pose, modes and smooth offsets are solved for together, by the distances along the
+head's normals (Chen and Medioni 1991) with robust weights (Geman and McClure 1985). First only the pose moves, then the
+template's modes, then the offsets. Where a head shows nothing, the prior decides, and the vertices lie where the
+template's statistics expect them.
 """
 
 from dataclasses import dataclass, replace

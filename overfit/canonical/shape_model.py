@@ -76,7 +76,7 @@ class ShapeModel:
         """Return vertices as far from each other as can be, denser on the face: the first of a fixed sequence."""
         neck_height = self.mesh.vertices[: self.head_size, 1].min()
         vertices = self.mesh.vertices[self.matched]
-        return vertices[_farthest_points(vertices, count, neck_height)]
+        return vertices[_farthest_points(vertices, count, neck_height=neck_height)]
 
     def vertices(
         self, shape: Float[np.ndarray, " modes"], offsets: Float[np.ndarray, "components 3"]
@@ -89,7 +89,7 @@ def _smooth_offsets(vertices: np.ndarray, neck_height: float) -> np.ndarray:
     """Principal components (vertices, components) of a Gaussian process at the vertices, of unit variance each."""
     below = (neck_height - vertices[:, 1]) / SHOULDER_START_MM
     amplitude = 1 + (SHOULDER_OFFSETS - 1) * below.clip(0, 1)
-    centres = _farthest_points(vertices, OFFSET_CENTRES, neck_height)
+    centres = _farthest_points(vertices, OFFSET_CENTRES, neck_height=neck_height)
     kernel = amplitude[:, None] * amplitude[centres] * _kernel(vertices, vertices[centres])
     among = kernel[centres] + KERNEL_JITTER * np.eye(OFFSET_CENTRES)
     variance, directions = np.linalg.eigh(among)
@@ -102,7 +102,7 @@ def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return sum(std**2 * np.exp(-squared / (2 * width**2)) for width, std in OFFSET_KERNELS)
 
 
-def _farthest_points(vertices: np.ndarray, count: int, neck_height: float) -> np.ndarray:
+def _farthest_points(vertices: np.ndarray, count: int, *, neck_height: float) -> np.ndarray:
     """Indices (count,) of vertices that are each farthest from those before (Gonzalez 1985), by weighted distances."""
     in_face = (vertices[:, 2] > FACE_FRONT_MM) & (vertices[:, 1] > FACE_BOTTOM_MM)
     weight = np.where(in_face, FACE_DENSITY, np.where(vertices[:, 1] < neck_height, SHOULDER_DENSITY, 1.0))

@@ -74,7 +74,7 @@ def test_token_maps_of_another_sign_are_restored_as_they_were(monkeypatch):
     monkeypatch.setattr(torch.linalg, "eigh", other_eigh)
     restored = restore_denoiser(SMALL, coordinates(), schedule=SCHEDULE, state=state).eval()
     assert torch.equal(restored(noised, step), made(noised, step))
-    # As in checkpoints of versions 3 and 4.
+    # As in checkpoints of earlier versions.
     without = {name: tensor for name, tensor in state.items() if "_token_" not in name}
     older = restore_denoiser(SMALL, coordinates(), schedule=SCHEDULE, state=without).eval()
     assert not torch.equal(older(noised, step), made(noised, step))

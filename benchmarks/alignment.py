@@ -156,17 +156,19 @@ class Variant:
         """Its fits."""
         return Store(self.store).read()
 
-    @cached_property
     def samples(self) -> list[trimesh.Trimesh | None]:
-        """The first samples with all their components."""
+        """The first samples with all their components; those on disk are read."""
         config = self.task.config
+        if all(path.exists() for path in self._sample_paths):
+            return _read_meshes(self._sample_paths)
         model = train(
             self.store, config.out / f"{self.name}.safetensors", config=config.training, machine=config.machine
         )
         rows = sample(model, config.count, config=config.sampling)
-        named = [(f"{index:04d}", model.head(row)) for index, row in enumerate(rows)]
+        named = [(path.stem, model.head(row)) for path, row in zip(self._sample_paths, rows)]
         decoding = DecodeConfig(config.resolution, keep_all_components=True)
-        heads = decode_to_folder(named, self._heads, config=decoding, context=self.task.context)
+        folder = self._sample_paths[0].parent
+        heads = decode_to_folder(named, folder, config=decoding, context=self.task.context)
         return [head.mesh for head in heads]
 
     def row(self) -> dict[str, Any]:
@@ -178,16 +180,16 @@ class Variant:
         }
         if self.task.config.timed:
             row |= self._kept("time", lambda: _time_row(self.task, self.config))
-        return row | self._kept("samples", lambda: _sample_row(self.task, self.samples))
+        return row | self._kept("samples", lambda: _sample_row(self.task, self.samples()))
 
     def shown(self) -> list[trimesh.Trimesh]:
         """The first samples, for the picture."""
-        paths = [self._heads / f"{index:04d}.ply" for index in range(min(SHOWN, self.task.config.count))]
-        return [trimesh.load_mesh(path, process=False) for path in paths if path.exists()]
+        return _read_meshes([path for path in self._sample_paths[:SHOWN] if path.exists()])
 
     @property
-    def _heads(self) -> Path:
-        return self.task.config.out / f"{self.name}.heads"
+    def _sample_paths(self) -> list[Path]:
+        folder = self.task.config.out / f"{self.name}.heads"
+        return [folder / f"{index:04d}.ply" for index in range(self.task.config.count)]
 
     def _kept(self, measured: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return _kept(self.task.config.out / f"{self.name}.{measured}.json", measure)
@@ -215,6 +217,10 @@ def _kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     if not path.exists():
         path.write_text(json.dumps(measure()))
     return json.loads(path.read_text())
+
+
+def _read_meshes(paths: Sequence[Path]) -> list[trimesh.Trimesh]:
+    return [trimesh.load_mesh(path, process=False) for path in paths]
 
 
 def _fit_row(task: Task, fits: Fits) -> dict[str, Any]:

@@ -50,9 +50,16 @@ class FieldLabels(LabelBatch):
         tasks = [(NeuralHead(field, cube, row.cpu().clone()), seed) for seed, row in enumerate(weights)]
         found = run_tasks_in_order(_points, tasks, context, min_tasks_per_worker=MIN_NETWORKS_PER_WORKER)
         points = torch.from_numpy(np.stack(found)).to(weights.device)
-        with torch.no_grad():
-            logits = torch.stack([field(row, at).float() for row, at in zip(weights, points)])
-        return cls(points, -FIELD_LOSS.softness_mm * logits)
+        return cls(points, fitted_distances(field, weights, points=points))
+
+
+@torch.no_grad()
+def fitted_distances(
+    field: Field, weights: Float[torch.Tensor, "heads P"], *, points: Float[torch.Tensor, "heads n 3"]
+) -> Float[torch.Tensor, "heads n"]:
+    """Return the signed distances in millimetres that the logits of fitted networks stand for, at points of each."""
+    logits = torch.stack([field(row, at).float() for row, at in zip(weights, points)])
+    return -FIELD_LOSS.softness_mm * logits
 
 
 def _points(head: NeuralHead, seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from hyperdiffusion.diffusion.coordinates import LatentCoordinates
 from overfit.canonical.warp import UNIT_MM
-from overfit.field_labels import FIELD_LOSS, FieldLabels
+from overfit.field_labels import FIELD_LOSS, FieldLabels, fitted_distances
 from overfit.fit import autocast, losses
 from overfit.lr_schedule import lr_factor
 from overfit.neural_head import HeadSpace
@@ -158,11 +158,10 @@ class Mixtures:
         points = labels.points.flatten(0, 1)
         chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:MIXTURE_POINTS]
         points = points[chosen.to(points.device)]
-        with torch.no_grad():
-            logits = torch.stack([space.field(row, points).float() for row in weights], dim=1)
-        return cls(points, -FIELD_LOSS.softness_mm * logits, count)
+        distance = fitted_distances(space.field, weights, points=points.expand(len(weights), -1, -1))
+        return cls(points, distance.T.contiguous(), count)
 
-    def loss(self, decoder: "AutoDecoder", points: int, *, generator: torch.Generator) -> Float[torch.Tensor, " count"]:
+    def loss(self, decoder: AutoDecoder, points: int, *, generator: torch.Generator) -> Float[torch.Tensor, " count"]:
         """Return the loss of new mixtures at as many random points; their codes have no gradient."""
         heads = self.distance.shape[1]
         # As many standard normal numbers as heads: mixtures have the mean and the covariance of the heads.

@@ -58,6 +58,10 @@ def test_body_vertices_correspond_and_contain_the_head(model, meshes):
     person = model.person(np.random.default_rng(0))
     vertices = model.body_vertices(person)
     assert vertices.shape == model.body_vertices(model.person(np.random.default_rng(1))).shape
+    # Nearly all vertices of the head as it was modelled are the body's; the others are where it is cut and filled.
+    coarse = model.mesh(person, subdivisions=0)
+    distances = np.linalg.norm(coarse.vertices[::50, None] - vertices[None], axis=2).min(1)
+    assert np.mean(distances < 1e-3) > 0.8
     # The head is the body's surface, made smooth; eyelids and lips hide some of the body's vertices.
     skin = vertices[np.unique(model.skin)]
     above = skin[skin[:, 1] > meshes[0].bounds[0, 1] + 5]

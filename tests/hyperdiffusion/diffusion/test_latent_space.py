@@ -67,11 +67,11 @@ def test_codes_are_white_and_the_same_seed_gives_the_same_latent_space(spheres):
 
 
 def test_a_head_that_was_left_out_is_encoded_among_its_neighbours(spheres):
-    others = [index for index in range(24) if index != 5]
+    others = [index for index in range(24) if index != 3]
     coordinates, _ = learn_latent_space(SPACE, spheres[others], config=QUICK)
-    code = encode_heads(SPACE, spheres[5:6], coordinates=coordinates, config=QUICK)
-    encoded, mean = (error_mm(coordinates.decode(each), RADII[5:6]) for each in (code, torch.zeros_like(code)))
-    assert encoded < min(2, mean / 3)
+    code = encode_heads(SPACE, spheres[3:4], coordinates=coordinates, config=QUICK)
+    assert error_mm(coordinates.decode(code), RADII[3:4]) < 2
+    assert error_mm(coordinates.decode(torch.zeros_like(code)), RADII[3:4]) > 5
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_the_warp_of_a_head_that_was_left_out_is_encoded(warped):
     others = [index for index in range(24) if index != 5]
     coordinates, _ = learn_latent_space(WARPED, warped[others], config=QUICK)
     decoded = coordinates.decode(encode_heads(WARPED, warped[5:6], coordinates=coordinates, config=QUICK))
-    assert warp_error_mm(decoded, warped[5:6]) < 0.5
+    assert warp_error_mm(decoded, warped[5:6]) < 0.1
     assert error_mm(WARPED.weights(decoded), RADII[5:6]) < 2
 
 

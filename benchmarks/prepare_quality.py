@@ -17,6 +17,7 @@ import numpy as np
 import trimesh
 import tyro
 from columns import PREPARE_QUALITY
+from jaxtyping import Float
 from results_io import BenchmarkOptions, publish, run_benchmark
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
@@ -63,13 +64,14 @@ def main(config: BenchmarkConfig) -> None:
     angles, distances = np.transpose(errors)
     print(f"{len(scans)} scans, {len(scans) - len(names)} skipped\n")
     rows = [
-        _row("rotation, degrees", angles, bound=ROTATION_BOUND_DEG, scans=len(scans)),
-        _row("surface distance on the face, mm", distances, bound=DISTANCE_BOUND_MM, scans=len(scans)),
+        error_row("rotation, degrees", angles, bound=ROTATION_BOUND_DEG, scans=len(scans)),
+        error_row("surface distance on the face, mm", distances, bound=DISTANCE_BOUND_MM, scans=len(scans)),
     ]
     publish("prepare_quality", PREPARE_QUALITY, rows, config)
 
 
-def _row(error: str, values: np.ndarray, *, bound: float, scans: int) -> dict[str, Any]:
+def error_row(error: str, values: np.ndarray, *, bound: float, scans: int) -> dict[str, Any]:
+    """Return a row of the table: an error of several scans, of which skipped ones count as outside of the bound."""
     return {
         "error": error,
         "median": float(np.median(values)),
@@ -85,11 +87,19 @@ def _compare(config: BenchmarkConfig, name: str) -> tuple[float, float]:
     head = trimesh.load_mesh(config.prepared / name, process=False)
     clean = trimesh.load_mesh(config.clean / name, process=False)
     clean.apply_scale(config.mm_per_unit)
-    rng = np.random.default_rng(0)
-    points = sample_points(_face_of(clean), FACE_POINTS, rng=rng)
-    angle, aligned = _align(points, sample_points(head, HEAD_POINTS, rng=rng))
+    angle, aligned = aligned_face(clean, head)
     squared = igl.point_mesh_squared_distance(aligned, *igl_arrays(head))[0]
     return angle, float(np.sqrt(squared).mean())
+
+
+def aligned_face(clean: trimesh.Trimesh, head: trimesh.Trimesh) -> tuple[float, Float[np.ndarray, "n 3"]]:
+    """Return points of a clean head's face, aligned with a prepared head, and the rotation in degrees that it took.
+
+    The points are the same whatever the prepared head is.
+    """
+    rng = np.random.default_rng(0)
+    points = sample_points(_face_of(clean), FACE_POINTS, rng=rng)
+    return _align(points, sample_points(head, HEAD_POINTS, rng=rng))
 
 
 def _face_of(mesh: trimesh.Trimesh) -> trimesh.Trimesh:

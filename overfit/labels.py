@@ -21,6 +21,7 @@ from overfit.canonical.warp import Warp
 from overfit.geometry.bounding_cube import Cube
 from overfit.geometry.mesh import sample_points, sample_surface
 from overfit.geometry.signed_distance import (
+    RAY_OFFSET_MM,
     depth_scan_distance,
     distance_to_wall,
     in_narrow_gap,
@@ -31,8 +32,6 @@ from overfit.geometry.signed_distance import (
 from overfit.runtime.errors import BadInput, require_at_least
 
 SignMethod = Literal["winding-number", "mesh-to-sdf"]
-# Rays start this far (mm) off the surface, or they would hit the triangle that they start from.
-RAY_OFFSET_MM = 0.01
 # Depth below the surface, in mm, at which a cavity that is filled and the wall around it are said to lie, at least.
 CAVITY_DEPTH_MM = 1.5
 
@@ -151,8 +150,8 @@ def label_mesh(
     distance = measure(mesh, points)
     if config.gap_mm:
         in_gap = in_narrow_gap(mesh, points, distance=distance, width=config.gap_mm)
-        distance = np.where(in_gap, -config.gap_mm / 2, distance)
-        distance = _without_cavities(mesh, points, distance)
+        distance[~in_gap] = _without_cavities(mesh, points[~in_gap], distance[~in_gap])
+        distance[in_gap] = -config.gap_mm / 2
     if not (distance < 0).any():
         raise BadInput("encloses no volume; close the scan's surface, or try `sign_method=mesh-to-sdf`")
     return Labels(cube.to_field(canonical).astype(np.float32), distance.astype(np.float32))

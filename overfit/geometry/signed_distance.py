@@ -12,8 +12,14 @@ from overfit.geometry.rays import ray_intersector
 CELL_MM = 16.0
 # The generalised winding number is 1 inside a closed mesh and 0 outside.
 INSIDE_WINDING = 0.5
+# Rays start this far (mm) off the surface, or they would hit the triangle that they start from.
+RAY_OFFSET_MM = 0.01
 # Directions in which a point may see out of a mesh.
 VIEW_DIRECTIONS = 64
+# A point that sees out in fewer of them may be in a cavity.
+MIN_OPEN_DIRECTIONS = 5
+# Ways out of a cavity that are narrower (mm) are not counted.
+MAX_OPENING_MM = 3.5
 UP = np.array([0.0, 1.0, 0.0])
 DOWN = -UP
 
@@ -69,17 +75,40 @@ def nearest_points(mesh: trimesh.Trimesh, points: Float[np.ndarray, "n 3"]) -> F
 
 
 def is_enclosed(mesh: trimesh.Trimesh, points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
-    """Return whether the mesh lies in all of `VIEW_DIRECTIONS` directions from each point, evenly spread.
+    """Return whether each point is in a cavity with a narrow way out, as behind lips that are all but closed.
 
-    So it is in a cavity behind closed lips, while a nostril opens in one of them.
+    It sees out in few directions, and the wall of the cavity is cut off from the rest of the surface by parts that lie
+    less than `MAX_OPENING_MM` from what is opposite. The depth of a nostril sees out in few directions, too, but its
+    wall is not cut off.
     """
+    enclosed = np.nonzero(_sees_little(mesh, points))[0]
+    if len(enclosed):
+        nearest = igl.point_mesh_squared_distance(points[enclosed], *igl_arrays(mesh))[1]
+        enclosed = enclosed[~_largest_open_piece(mesh)[nearest]]
+    return np.isin(np.arange(len(points)), enclosed)
+
+
+def _sees_little(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
+    """(n,) whether points see out of the mesh in fewer than `MIN_OPEN_DIRECTIONS` of `VIEW_DIRECTIONS` directions."""
     intersector = ray_intersector(mesh)
+    open_directions = np.zeros(len(points), int)
     enclosed = np.arange(len(points))
     for direction in _spread_directions(VIEW_DIRECTIONS):
-        # Most points see out in one of the first directions.
-        directions = np.broadcast_to(direction, (len(enclosed), 3))
-        enclosed = enclosed[intersector.intersects_any(points[enclosed], directions)]
-    return np.isin(np.arange(len(points)), enclosed)
+        open_directions[enclosed] += ~intersector.intersects_any(
+            points[enclosed], np.broadcast_to(direction, (len(enclosed), 3))
+        )
+        # Most points see out in the first directions.
+        enclosed = enclosed[open_directions[enclosed] < MIN_OPEN_DIRECTIONS]
+    return open_directions < MIN_OPEN_DIRECTIONS
+
+
+def _largest_open_piece(mesh: trimesh.Trimesh) -> np.ndarray:
+    """(faces,) which triangles belong to the largest piece after those opposite to others are cut out of the mesh."""
+    starts = mesh.triangles_center + RAY_OFFSET_MM * mesh.face_normals
+    is_open = distance_to_wall(mesh, starts, directions=mesh.face_normals) > MAX_OPENING_MM
+    joined = mesh.face_adjacency[is_open[mesh.face_adjacency].all(1)]
+    piece = trimesh.graph.connected_component_labels(joined, node_count=len(mesh.faces))
+    return piece == np.bincount(piece, mesh.area_faces).argmax()
 
 
 def _spread_directions(count: int) -> np.ndarray:

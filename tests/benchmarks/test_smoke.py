@@ -12,6 +12,7 @@ import included_model
 import metrics_speed
 import numpy as np
 import prepare_quality
+import prepare_repeatability
 import pytest
 import results_io
 import sample_speed
@@ -134,6 +135,33 @@ def test_prepare_quality(tmp_path):
     assert rows[0]["worst"] < 5 and rows[1]["worst"] < 1
     # The skipped scan counts as outside of the bound.
     assert [row["within_bound"] for row in rows] == [0.5, 0.5]
+
+
+HEAD_MODEL = """
+import numpy as np
+from overfit.scans.prepare import load_template
+
+class HeadModel:
+    identity, expression = np.zeros((1, 0)), np.zeros((1, 0))
+
+    def mesh(self, identity, expression):
+        template = load_template(None).mesh
+        return template.vertices / 10, template.faces
+
+def scanlike(vertices, faces, rng):
+    return vertices + rng.normal(scale=0.01, size=vertices.shape), faces
+"""
+
+
+def test_prepare_repeatability(tmp_path):
+    script = tmp_path / "head_model.py"
+    script.write_text(HEAD_MODEL)
+    rows = run(prepare_repeatability, tmp_path / "result.json", script, tmp_path / "out", "--count", 1)["rows"]
+    assert [row["within_bound"] for row in rows] == [1, 1]
+    # The noise differs, and so do the poses a little.
+    assert 0 < rows[0]["median"] < 1 and 0 < rows[1]["median"] < 0.5
+    with pytest.raises(BadInput, match="give the head model's script"):
+        run(prepare_repeatability, tmp_path / "result.json", tmp_path / "missing.py", tmp_path / "out")
 
 
 def test_train_scale(tmp_path):

@@ -115,6 +115,23 @@ def test_points_behind_a_narrow_opening_are_enclosed_and_those_behind_a_wide_one
         assert not is_enclosed(mesh, outside).any()
 
 
+def test_what_is_behind_a_slit_is_enclosed_though_it_sees_out():
+    """As behind lips that are not quite closed."""
+    ball, cavity = trimesh.creation.icosphere(4, RADIUS), trimesh.creation.icosphere(4, 0.9 * RADIUS)
+    # Two millimetres high in the middle, and pointed at both ends.
+    slit = trimesh.convex.convex_hull([[x, y, z] for x, y in ((-40, 0), (40, 0), (0, -1), (0, 1)) for z in (0, 150)])
+    behind_slit = np.random.default_rng(0).uniform([-20, -5, 60], [20, 5, 85], (500, 3))
+    assert is_enclosed(ball.difference(cavity).difference(slit), behind_slit).all()
+
+
+def test_the_end_of_a_deep_hole_is_not_enclosed_though_it_sees_out_in_few_directions():
+    """As in a nostril, whose wall is one with the skin."""
+    hole = trimesh.creation.cylinder(5.0, segment=[[0, 0, 0], [0, 0, 2 * RADIUS]])
+    mesh = trimesh.creation.icosphere(4, RADIUS).difference(hole.subdivide().subdivide())
+    in_hole = np.c_[np.zeros(50), np.zeros(50), np.linspace(1, RADIUS - 1, 50)]
+    assert not is_enclosed(mesh, in_hole).any()
+
+
 def test_the_distance_to_a_wall_is_infinite_without_one():
     points = np.array([[0.0, 0, 200], [0, 0, 200]])
     directions = np.array([[0.0, 0, -1], [0, 0, 1]])

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float
+from scipy.spatial import cKDTree
 
 from overfit.canonical.neck import extend_neck, without_neck_cut
 from overfit.canonical.warp import Warp
@@ -24,8 +25,8 @@ from overfit.geometry.signed_distance import (
     RAY_OFFSET_MM,
     depth_scan_distance,
     distance_to_wall,
+    hidden_faces,
     in_narrow_gap,
-    is_enclosed,
     nearest_points,
     winding_number_distance,
 )
@@ -34,6 +35,8 @@ from overfit.runtime.errors import BadInput, require_at_least
 SignMethod = Literal["winding-number", "mesh-to-sdf"]
 # Depth below the surface, in mm, at which a cavity that is filled and the wall around it are said to lie, at least.
 CAVITY_DEPTH_MM = 1.5
+# Two distances that differ by less (mm) are to the same triangle.
+WALL_TOLERANCE_MM = 1e-4
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ class Labels:
     """Labelled points of one scan."""
 
     points: Float[np.ndarray, "n 3"]
-    """Points in the field's cube, float32: first the near ones, then the band's, then the uniform ones."""
+    """Points in the field's cube, float32: first the near ones, then the band's, each in an order that keeps neighbours
+    together, then the uniform ones."""
     distance: Float[np.ndarray, " n"]
     """Signed distances to the surface in millimetres, float32, negative inside."""
 
@@ -131,9 +135,10 @@ def label_mesh(
         rng: The source of randomness.
         warp: From canonical space to the head; without one, the head lies in canonical space as it is.
     """
-    surface = mesh
+    hidden = hidden_faces(mesh) if config.gap_mm else np.zeros(len(mesh.faces), bool)
+    surface, walls = (trimesh.Trimesh(mesh.vertices, mesh.faces[kept], process=False) for kept in (~hidden, hidden))
     if warp is not None and warp.neck_height is not None:
-        surface, mesh = without_neck_cut(mesh), extend_neck(mesh)
+        surface, mesh = without_neck_cut(surface), extend_neck(mesh)
     near_surface = np.concatenate(
         [
             _near_points(surface, cube, config, rng),
@@ -150,27 +155,31 @@ def label_mesh(
     distance = measure(mesh, points)
     if config.gap_mm:
         in_gap = in_narrow_gap(mesh, points, distance=distance, width=config.gap_mm)
-        distance[~in_gap] = _without_cavities(mesh, points[~in_gap], distance[~in_gap])
-        distance[in_gap] = -config.gap_mm / 2
+        distance = np.where(in_gap, -config.gap_mm / 2, _fill_cavities(points, distance, walls=walls))
     if not (distance < 0).any():
         raise BadInput("encloses no volume; close the scan's surface, or try `sign_method=mesh-to-sdf`")
-    return Labels(cube.to_field(canonical).astype(np.float32), distance.astype(np.float32))
+    order = _neighbours_together(canonical, runs=(config.near_points, config.band_points))
+    return Labels(cube.to_field(canonical[order]).astype(np.float32), distance[order].astype(np.float32))
 
 
-def _without_cavities(mesh: trimesh.Trimesh, points: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Return signed distances (n,) to the surface that is seen from outside: cavities behind closed lips are inside."""
-    outside = np.nonzero(distance > 0)[0]
-    cavity = outside[is_enclosed(mesh, points[outside])]
-    if not len(cavity):
+def _neighbours_together(points: np.ndarray, *, runs: Sequence[int]) -> np.ndarray:
+    """Return an order (n,) in which the points of each run, whose lengths are given, follow their neighbours."""
+    ends = np.cumsum([0, *runs])
+    ordered = [start + cKDTree(points[start:end]).indices for start, end in zip(ends, ends[1:])]
+    return np.concatenate([*ordered, np.arange(ends[-1], len(points))])
+
+
+def _fill_cavities(points: np.ndarray, distance: np.ndarray, *, walls: trimesh.Trimesh) -> np.ndarray:
+    """Return signed distances (n,) to a surface whose cavities with these walls are filled, walls and all."""
+    if not len(walls.faces):
         return distance
-    distance = distance.copy()
-    distance[cavity] = -np.maximum(distance[cavity], CAVITY_DEPTH_MM)
-    # What lies behind a cavity's wall lies as deep.
-    inside = np.nonzero((distance < 0) & (distance > -CAVITY_DEPTH_MM))[0]
-    wall = nearest_points(mesh, points[inside])
-    beyond = wall + RAY_OFFSET_MM * trimesh.util.unitize(wall - points[inside])
-    distance[inside[is_enclosed(mesh, beyond)]] = -CAVITY_DEPTH_MM
-    return distance
+    low, high = walls.bounds + [[-CAVITY_DEPTH_MM], [CAVITY_DEPTH_MM]]
+    near = np.nonzero(((points > low) & (points < high)).all(1) & (distance > -CAVITY_DEPTH_MM))[0]
+    to_wall = np.linalg.norm(points[near] - nearest_points(walls, points[near]), axis=1)
+    at_wall = near[to_wall <= np.abs(distance[near]) + WALL_TOLERANCE_MM]
+    filled = distance.copy()
+    filled[at_wall] = -np.maximum(np.abs(distance[at_wall]), CAVITY_DEPTH_MM)
+    return filled
 
 
 def _near_points(mesh: trimesh.Trimesh, cube: Cube, config: LabelConfig, rng: np.random.Generator) -> np.ndarray:

@@ -74,41 +74,44 @@ def nearest_points(mesh: trimesh.Trimesh, points: Float[np.ndarray, "n 3"]) -> F
     return igl.point_mesh_squared_distance(points, *igl_arrays(mesh))[2]
 
 
-def is_enclosed(mesh: trimesh.Trimesh, points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
-    """Return whether each point is in a cavity with a narrow way out, as behind lips that are all but closed.
+def hidden_faces(mesh: trimesh.Trimesh) -> Bool[np.ndarray, " faces"]:
+    """Return which triangles are hidden in gaps, or in cavities behind them, as behind lips that are all but closed.
 
-    It sees out in few directions, and the wall of the cavity is cut off from the rest of the surface by parts that lie
-    less than `MAX_OPENING_MM` from what is opposite. The depth of a nostril sees out in few directions, too, but its
-    wall is not cut off.
+    They see out in few directions, and parts that lie less than `MAX_OPENING_MM` from what is opposite cut them off
+    from the rest of the surface. The end of a nostril sees out in few directions too, but its wall is one with the
+    skin.
     """
-    enclosed = np.nonzero(_sees_little(mesh, points))[0]
-    if len(enclosed):
-        nearest = igl.point_mesh_squared_distance(points[enclosed], *igl_arrays(mesh))[1]
-        enclosed = enclosed[~_largest_open_piece(mesh)[nearest]]
-    return np.isin(np.arange(len(points)), enclosed)
+    offsets = RAY_OFFSET_MM * mesh.face_normals
+    hidden = ~_in_largest_open_piece(mesh, mesh.triangles_center + offsets)
+    # From both sides, since a scan's triangles may be turned either way.
+    for side in (1, -1):
+        hidden[hidden] = _sees_little(mesh, (mesh.triangles_center + side * offsets)[hidden])
+    return hidden
+
+
+def _in_largest_open_piece(mesh: trimesh.Trimesh, starts: np.ndarray) -> np.ndarray:
+    """(faces,) whether triangles are of the largest piece when those with little room in front of them are left out.
+
+    `starts` (faces, 3) lie in front of the triangles.
+    """
+    is_open = distance_to_wall(mesh, starts, directions=mesh.face_normals) > MAX_OPENING_MM
+    joined = mesh.face_adjacency[is_open[mesh.face_adjacency].all(1)]
+    piece = trimesh.graph.connected_component_labels(joined, node_count=len(mesh.faces))
+    return piece == np.bincount(piece, mesh.area_faces).argmax()
 
 
 def _sees_little(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
     """(n,) whether points see out of the mesh in fewer than `MIN_OPEN_DIRECTIONS` of `VIEW_DIRECTIONS` directions."""
     intersector = ray_intersector(mesh)
     open_directions = np.zeros(len(points), int)
-    enclosed = np.arange(len(points))
+    doubtful = np.arange(len(points))
     for direction in _spread_directions(VIEW_DIRECTIONS):
-        open_directions[enclosed] += ~intersector.intersects_any(
-            points[enclosed], np.broadcast_to(direction, (len(enclosed), 3))
+        open_directions[doubtful] += ~intersector.intersects_any(
+            points[doubtful], np.broadcast_to(direction, (len(doubtful), 3))
         )
         # Most points see out in the first directions.
-        enclosed = enclosed[open_directions[enclosed] < MIN_OPEN_DIRECTIONS]
+        doubtful = doubtful[open_directions[doubtful] < MIN_OPEN_DIRECTIONS]
     return open_directions < MIN_OPEN_DIRECTIONS
-
-
-def _largest_open_piece(mesh: trimesh.Trimesh) -> np.ndarray:
-    """(faces,) which triangles belong to the largest piece after those opposite to others are cut out of the mesh."""
-    starts = mesh.triangles_center + RAY_OFFSET_MM * mesh.face_normals
-    is_open = distance_to_wall(mesh, starts, directions=mesh.face_normals) > MAX_OPENING_MM
-    joined = mesh.face_adjacency[is_open[mesh.face_adjacency].all(1)]
-    piece = trimesh.graph.connected_component_labels(joined, node_count=len(mesh.faces))
-    return piece == np.bincount(piece, mesh.area_faces).argmax()
 
 
 def _spread_directions(count: int) -> np.ndarray:

@@ -113,19 +113,26 @@ def test_no_points_are_spent_on_the_plane_of_a_neck():
     assert (middle & (np.abs(on_head[:, 1] + 60) < 10)).sum() > 100
 
 
-def test_a_narrow_gap_is_labelled_as_inside():
+@pytest.mark.parametrize("overlap", [3.0, 100.0])
+def test_a_narrow_gap_is_labelled_as_inside(overlap):
     lower, upper = (trimesh.creation.box((100, 100, 50)) for _ in range(2))
     lower.apply_translation([0, 0, -25.25])
-    upper.apply_translation([0, 0, 25.25])
-    plain, closed = (labels_of(lower + upper, gap_mm=gap, uniform_points=20_000) for gap in (0.0, 0.8))
+    upper.apply_translation([100 - overlap, 0, 25.25])
+    points = {"near_points": 40_000, "uniform_points": 20_000}
+    plain, closed = (labels_of(lower + upper, gap_mm=gap, **points) for gap in (0.0, 0.8))
 
     def between(labels: Labels) -> np.ndarray:
         at = CUBE.to_millimetres(labels.points)
-        return labels.distance[(np.abs(at[:, 2]) < 0.2) & (np.abs(at[:, :2]) < 45).all(1)]
+        from_middle = np.abs(at - [50 - overlap / 2, 0, 0])
+        return labels.distance[(from_middle < [overlap / 2 - 1, 45, 0.2]).all(1)]
 
     assert (between(plain) > 0).all() and (between(closed) == np.float32(-0.4)).all()
-    # Points that start in the gap stay there.
-    assert len(between(closed)) > len(between(plain)) > 0
+    if overlap < 10:
+        # Points that start in the gap stay there.
+        assert len(between(closed)) > len(between(plain)) > 0
+    else:
+        # What nobody sees gets no points of its own.
+        assert 0 < len(between(closed)) < len(between(plain))
 
 
 def test_a_cavity_that_is_not_seen_from_outside_is_labelled_as_inside():
@@ -144,6 +151,15 @@ def test_a_cavity_that_is_not_seen_from_outside_is_labelled_as_inside():
     assert np.mean(closed.distance[np.abs(from_centre(closed) - 51) < 1] <= -1.4) > 0.9
     at_surface = np.abs(true_distance(closed)) < 10
     assert np.percentile(np.abs(closed.distance - true_distance(closed))[at_surface], 99) < 0.3
+
+
+def test_neighbours_follow_each_other():
+    """So that a batch that takes one point of each run covers the surface evenly."""
+    labels = labels_of(sphere())
+    for run in (labels.points[:4000], labels.points[4000:5000]):
+        steps = np.linalg.norm(np.diff(run, axis=0), axis=1)
+        shuffled = np.linalg.norm(np.diff(np.random.default_rng(0).permutation(run), axis=0), axis=1)
+        assert steps.mean() < 0.3 * shuffled.mean()
 
 
 def test_a_surface_that_encloses_nothing_is_refused():

@@ -13,7 +13,6 @@ from overfit.labels import LabelBatch
 from overfit.lr_schedule import learning_rate
 from overfit.paper_fit import fit_until_plateau
 from overfit.runtime.errors import BadInput, require_at_least
-from overfit.soap import Soap
 
 # A learning rate that rises and falls takes this many steps.
 MIN_STEPS = 3
@@ -21,6 +20,8 @@ MIN_STEPS = 3
 WARMUP_SHARE = 0.05
 # It rises over at least this many steps.
 MIN_WARMUP_STEPS = 2
+# Adam's decay rates of the two moments; fits are short, so that the second one forgets faster than by default.
+BETAS = (0.9, 0.99)
 # Share of the steps after which labels are revised: the surface is in its place, and time is left to repair it.
 REVISION_SHARE = 3 / 4
 
@@ -38,14 +39,14 @@ class FitConfig:
     """How the learning rate changes. cosine: all scans of a batch at once, for a known number of steps. plateau: the
     published way, one scan after another, each until its loss stops falling or the steps are used up."""
     steps: int = 0
-    """Steps of a fit that starts from the first fit's weights; 0 chooses: 800 for heads that are aligned by a warp,
-    and 1,600 for others, which have a larger error nevertheless."""
+    """Steps of a fit that starts from the first fit's weights; 0 chooses: 1,000 for heads that are aligned by a warp,
+    and 2,000 for others, which have a larger error nevertheless."""
     first_steps: int = 12_000
     """Steps of the first fit, which starts from random weights and from which all others start."""
     points_per_step: int = 1024
     """Labelled points of each scan in a step."""
     lr: float = 1e-2
-    """Peak learning rate."""
+    """Adam's peak learning rate."""
     softness_mm: float = 1.4
     """Softness in millimetres of the targets sigmoid(-signed distance / softness); 0 gives the published hard ones."""
     distance_weight: float = 1.0
@@ -110,11 +111,12 @@ def fit(
     if config.lr_schedule == "plateau":
         return _fit_one_by_one(field, start, labels, config, on_progress)
     weights = start.clone().requires_grad_()
-    optimizer = Soap(field, weights)
+    optimizer = torch.optim.Adam([weights], lr=config.lr, betas=BETAS, fused=True)
     order = torch.Generator().manual_seed(config.seed)
     for step in range(config.steps):
         if revise_labels is not None and step == round(REVISION_SHARE * config.steps):
             labels = revise_labels(weights.detach())
+        optimizer.param_groups[0]["lr"] = lr_of_step(step, config)
         batch = _spread_batch(labels.points.shape[1], config.points_per_step, order)
         # A GPU gets its next step while it still computes this one.
         batch = batch.to(labels.points.device, non_blocking=True)
@@ -122,8 +124,9 @@ def fit(
             logits = field(weights, labels.points[:, batch])
         # Summed over the scans: each scan's gradient is its own, whatever shares the batch with it.
         loss = losses(logits.float(), labels.distance[:, batch], config).sum()
+        optimizer.zero_grad()
         loss.backward()
-        optimizer.step(lr_of_step(step, config))
+        optimizer.step()
         on_progress(len(weights))
     return weights.detach()
 

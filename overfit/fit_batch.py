@@ -28,8 +28,8 @@ from overfit.scans.formats import Scan, Unit, read_prepared
 from overfit.store import FitRecord
 
 # Steps of a fit if none are given: with eyes, nose, lips and ears in one place, a fit has less to learn.
-WARPED_STEPS = 800
-UNWARPED_STEPS = 1600
+WARPED_STEPS = 1000
+UNWARPED_STEPS = 2000
 # Of this many labelled points, one is not fitted to but measures the fit's IoU.
 TEST_EVERY = 10
 # Share of `check_resolution` at which unfinished fits are checked: what closes then is large.

@@ -200,9 +200,9 @@ def test_a_store_of_other_settings_is_refused_and_kept(work):
 @pytest.mark.parametrize(
     "words, steps",
     [
-        ([], 800),
-        (["--align", "none"], 1600),
-        (["--align", "similarity"], 1600),
+        ([], 1000),
+        (["--align", "none"], 2000),
+        (["--align", "similarity"], 2000),
         (["--align", "none", "--steps", "9"], 9),
     ],
 )

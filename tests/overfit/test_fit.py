@@ -70,7 +70,7 @@ def test_revised_labels_replace_the_old_ones():
         seen.append(weights.clone())
         return stacked(60)
 
-    config = dataclasses.replace(CONFIG, steps=400, lr=1e-2)
+    config = dataclasses.replace(CONFIG, steps=200, lr=1e-2)
     weights = fit(FIELD, initial(), stacked(100), config=config, revise_labels=revise)
     small = stacked(60)
     before, after = (losses(FIELD(rows, small.points), small.distance, CONFIG).item() for rows in (*seen, weights))

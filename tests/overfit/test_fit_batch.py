@@ -134,7 +134,7 @@ def test_the_number_of_steps_follows_the_alignment_unless_it_is_given():
         kind: OverfitConfig(alignment=AlignmentConfig(align=kind)).with_steps().fit.steps
         for kind in ("warp", "similarity", "none")
     }
-    assert steps == {"warp": 800, "similarity": 1600, "none": 1600}
+    assert steps == {"warp": 1000, "similarity": 2000, "none": 2000}
     assert OverfitConfig(fit=FitConfig(steps=7)).with_steps().fit.steps == 7
 
 

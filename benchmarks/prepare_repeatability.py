@@ -59,8 +59,11 @@ def main(config: BenchmarkConfig) -> None:
         name = f"head_{identity}.ply"
         vertices, faces = _head(model, identity)
         for seed, corruption in enumerate(CORRUPTIONS):
-            scan = script.scanlike(vertices, faces, np.random.default_rng([identity, seed]))
-            _write_if_missing(trimesh.Trimesh(*scan, process=False), config.out / corruption / name)
+            path = config.out / corruption / name
+            if not path.exists():
+                scan = script.scanlike(vertices, faces, np.random.default_rng([identity, seed]))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                trimesh.Trimesh(*scan, process=False).export(path)
         clean[name] = trimesh.Trimesh(MM_PER_UNIT * vertices, faces, process=False)
     skipped = set[str]()
     for corruption in CORRUPTIONS:
@@ -92,12 +95,6 @@ def _head(model: Any, identity: int) -> tuple[np.ndarray, np.ndarray]:
     """Vertices and faces of a head with a neutral expression."""
     weights = IDENTITY_SCALE * np.random.default_rng(identity).standard_normal(len(model.identity))
     return model.mesh(weights, np.zeros(len(model.expression)))
-
-
-def _write_if_missing(scan: trimesh.Trimesh, path: Path) -> None:
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scan.export(path)
 
 
 def _compare(out: Path, name: str, clean: trimesh.Trimesh) -> tuple[float, float]:

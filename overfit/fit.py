@@ -13,6 +13,7 @@ from overfit.labels import LabelBatch
 from overfit.lr_schedule import learning_rate
 from overfit.paper_fit import fit_until_plateau
 from overfit.runtime.errors import BadInput, require_at_least
+from overfit.soap import Soap
 
 # A learning rate that rises and falls takes this many steps.
 MIN_STEPS = 3
@@ -20,10 +21,10 @@ MIN_STEPS = 3
 WARMUP_SHARE = 0.05
 # It rises over at least this many steps.
 MIN_WARMUP_STEPS = 2
-# Adam's decay rates of the two moments; fits are short, so that the second one forgets faster than by default.
-BETAS = (0.9, 0.99)
+# Of this many points of a step, one is looked at by the mixture term, which costs a third of a step then.
+MIXTURE_EVERY = 4
 # Share of the steps after which labels are revised: the surface is in its place, and time is left to repair it.
-REVISION_SHARE = 3 / 4
+REVISION_SHARE = 2 / 3
 
 # Called with a number of steps; what it returns is ignored.
 OnProgress = Callable[[int], object]
@@ -46,7 +47,7 @@ class FitConfig:
     points_per_step: int = 1024
     """Labelled points of each scan in a step."""
     lr: float = 1e-2
-    """Adam's peak learning rate."""
+    """Peak learning rate."""
     softness_mm: float = 1.4
     """Softness in millimetres of the targets sigmoid(-signed distance / softness); 0 gives the published hard ones."""
     distance_weight: float = 1.0
@@ -59,6 +60,9 @@ class FitConfig:
     distance_band_mm: float = 20.0
     """Distance from the surface in millimetres; larger ones count as this one. Logits far away that are left open
     differ from fit to fit, and islands appear where fits are mixed."""
+    mixture_weight: float = 0.5
+    """Weight of the mixture term, which draws the network half-way between two heads of a batch towards the mean of
+    their logits, so that what is mixed or generated from fits is a head too. 0 fits each head without the others."""
     seed: int = 0
     """Seed of the initial weights and of the minibatches; the latter are the same for every scan, which keeps the
     weights of all fits in one basin."""
@@ -74,6 +78,7 @@ class FitConfig:
             distance_weight=self.distance_weight,
             distance_floor=self.distance_floor,
             distance_band_mm=self.distance_band_mm,
+            mixture_weight=self.mixture_weight,
             seed=self.seed,
         )
         if not self.distance_falloff_mm > 0:
@@ -111,24 +116,42 @@ def fit(
     if config.lr_schedule == "plateau":
         return _fit_one_by_one(field, start, labels, config, on_progress)
     weights = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([weights], lr=config.lr, betas=BETAS, fused=True)
+    optimizer = Soap(field, weights)
     order = torch.Generator().manual_seed(config.seed)
     for step in range(config.steps):
         if revise_labels is not None and step == round(REVISION_SHARE * config.steps):
             labels = revise_labels(weights.detach())
-        optimizer.param_groups[0]["lr"] = lr_of_step(step, config)
         batch = _spread_batch(labels.points.shape[1], config.points_per_step, order)
         # A GPU gets its next step while it still computes this one.
         batch = batch.to(labels.points.device, non_blocking=True)
+        chosen = labels[batch]
         with autocast(labels.points.device):
-            logits = field(weights, labels.points[:, batch])
-        # Summed over the scans: each scan's gradient is its own, whatever shares the batch with it.
-        loss = losses(logits.float(), labels.distance[:, batch], config).sum()
-        optimizer.zero_grad()
+            logits = field(weights, chosen.points).float()
+        # Summed over the scans: but for the mixture term, each scan's gradient is its own.
+        loss = losses(logits, chosen.distance, config).sum()
+        if config.mixture_weight and len(weights) > 1:
+            loss = loss + config.mixture_weight * _mixture_losses(field, weights, chosen, logits, step, config).sum()
         loss.backward()
-        optimizer.step()
+        optimizer.step(lr_of_step(step, config))
         on_progress(len(weights))
     return weights.detach()
+
+
+def _mixture_losses(
+    field: Field, weights: torch.Tensor, labels: LabelBatch, logits: torch.Tensor, step: int, config: FitConfig
+) -> torch.Tensor:
+    """How far each head's mixture with another one of the batch is from the mean of their logits (scans,).
+
+    A step looks at some of its points, and the mates change from step to step.
+    """
+    some = slice(step % MIXTURE_EVERY, None, MIXTURE_EVERY)
+    points, falloff = labels.points[:, some], surface_weight(labels.distance[:, some], config)
+    mates = weights.roll(1 + step % (len(weights) - 1), dims=0)
+    with autocast(labels.points.device):
+        with torch.no_grad():
+            theirs = field(mates, points).float()
+        mixed = field((weights + mates) / 2, points).float()
+    return (falloff * (mixed - (logits[:, some] + theirs) / 2).abs()).mean(1)
 
 
 def _spread_batch(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
@@ -184,9 +207,13 @@ def losses(
     if config.distance_weight:
         known = distance.clamp(-config.distance_band_mm, config.distance_band_mm)
         error = (logits + known / config.softness_mm).abs()
-        falloff = config.distance_floor + torch.exp(-distance.abs() / config.distance_falloff_mm)
-        loss = loss + config.distance_weight * falloff * error
+        loss = loss + config.distance_weight * surface_weight(distance, config) * error
     return loss.mean(1)
+
+
+def surface_weight(distance: Float[torch.Tensor, "*any"], config: FitConfig) -> Float[torch.Tensor, "*any"]:
+    """Return the weights of errors of logits, by signed distances in millimetres: they fall with the distance."""
+    return config.distance_floor + torch.exp(-distance.abs() / config.distance_falloff_mm)
 
 
 def soft_occupancy(distance: Float[torch.Tensor, "*any"], softness_mm: float) -> Float[torch.Tensor, "*any"]:

@@ -114,6 +114,10 @@ class LabelBatch:
     distance: Float[torch.Tensor, "scans n"]
     """Signed distances to the surface in millimetres, negative inside."""
 
+    def __getitem__(self, chosen: torch.Tensor) -> "LabelBatch":
+        """Return the points of all scans that are chosen by indices."""
+        return LabelBatch(self.points[:, chosen], self.distance[:, chosen])
+
     @classmethod
     def stack(cls, labels: Sequence[Labels], device: torch.device) -> "LabelBatch":
         """Return the labels of several scans on a device."""

@@ -42,6 +42,7 @@ PRESETS: dict[Preset, OverfitConfig] = {
             lr=1e-2,
             softness_mm=0.0,
             distance_weight=0.0,
+            mixture_weight=0.0,
         ),
         repair=False,
     ),

@@ -96,7 +96,7 @@ def repair_fits(
         rounds: Rounds of relabelling and fitting, at most.
     """
     fits = list(fits)
-    round_config = replace(config, steps=ROUND_STEPS, lr=ROUND_LR)
+    round_config = replace(config, steps=ROUND_STEPS, lr=ROUND_LR, mixture_weight=0.0)
     remaining = list(range(len(fits)))
     for seed in range(rounds):
         remaining = [index for index in remaining if fits[index].has_strays]

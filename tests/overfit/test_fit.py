@@ -39,8 +39,8 @@ def test_a_sphere_is_fitted_to_a_millimetre():
     assert iou(head, batch.points[0], batch.distance[0]) > 0.9
 
 
-def test_a_fit_is_the_same_alone_and_in_a_batch():
-    config = dataclasses.replace(CONFIG, steps=10, lr=1e-3)
+def test_without_mixtures_a_fit_is_the_same_alone_and_in_a_batch():
+    config = dataclasses.replace(CONFIG, steps=10, lr=1e-3, mixture_weight=0.0)
     alone = fit(FIELD, initial(), stacked(100), config=config)
     batch = fit(FIELD, initial(), stacked(80, 100), config=config)
     torch.testing.assert_close(batch[1], alone[0], atol=1e-4, rtol=1e-3)
@@ -48,11 +48,33 @@ def test_a_fit_is_the_same_alone_and_in_a_batch():
 
 
 def test_each_scan_may_start_from_weights_of_its_own():
-    config = dataclasses.replace(CONFIG, steps=3)
+    config = dataclasses.replace(CONFIG, steps=3, mixture_weight=0.0)
     starts = torch.stack([initial(), 2 * initial()])
     batch = fit(FIELD, starts, stacked(100, 100), config=config)
     torch.testing.assert_close(batch[:1], fit(FIELD, starts[:1], stacked(100), config=config), atol=1e-4, rtol=1e-3)
     assert not torch.allclose(batch[0], batch[1], atol=1e-3)
+
+
+def mixture_error_mm(mixture_weight: float) -> float:
+    """How far the network half-way between two fits is from the mean of their distances, near their surfaces."""
+    config = dataclasses.replace(CONFIG, steps=100, mixture_weight=mixture_weight)
+    (first,) = fit(FIELD, initial(), stacked(100), config=config)
+    batch = stacked(97, 103)
+    weights = fit(FIELD, first, batch, config=config)
+    points = batch.points.reshape(1, -1, 3)
+    mixed = FIELD(weights.mean(0, keepdim=True), points)[0]
+    return config.softness_mm * float((mixed - FIELD(weights, points.expand(2, -1, -1)).mean(0)).abs().mean())
+
+
+def test_mixtures_of_fits_have_the_mean_of_their_distances():
+    assert mixture_error_mm(0.5) < mixture_error_mm(0.0) / 2
+
+
+def test_a_scan_alone_is_fitted_without_mixtures():
+    config = dataclasses.replace(CONFIG, steps=3)
+    plain = dataclasses.replace(config, mixture_weight=0.0)
+    alone, same = (fit(FIELD, initial(), stacked(100), config=one) for one in (config, plain))
+    assert torch.equal(alone, same)
 
 
 @pytest.mark.parametrize("steps", [3, 4, 20, 21, 40])
@@ -83,6 +105,7 @@ def test_revised_labels_replace_the_old_ones():
         ("steps", 2, "`steps=2`: give 3 or more"),
         ("first_steps", 2, "`first_steps=2`: give 3 or more"),
         ("lr", -1.0, "`lr=-1.0`: give 0 or more"),
+        ("mixture_weight", -1.0, "`mixture_weight=-1.0`: give 0 or more"),
         ("seed", -1, "`seed=-1`: give 0 or more"),
         ("softness_mm", 0.0, "`softness_mm=0`"),
         ("distance_falloff_mm", 0.0, "`distance_falloff_mm=0.0`"),

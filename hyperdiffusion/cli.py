@@ -119,7 +119,8 @@ def overfit(
         keep_scale: Never change the size of a scan when preparing: trust its unit.
         template: Mesh of a head in the canonical frame on which scans are registered when preparing; by default the
             mean of the default heads.
-        batch_size: Scans that are fitted in one computation, and lost by a kill at most; 0 chooses for the device.
+        batch_size: Scans that are fitted and mixed with each other in one computation, and lost by a kill at most; 0
+            chooses for the device.
         ray: Address of a Ray cluster on which the batches are fitted, or auto for the one that this computer belongs
             to; with `--device cuda` on its GPUs. Needs the extra `cluster`.
     """

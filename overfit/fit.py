@@ -130,7 +130,8 @@ def fit(
         # Summed over the scans: but for the mixture term, each scan's gradient is its own.
         loss = losses(logits, chosen.distance, config).sum()
         if config.mixture_weight and len(weights) > 1:
-            loss = loss + config.mixture_weight * _mixture_losses(field, weights, chosen, logits, step, config).sum()
+            mixture = _mixture_losses(field, weights, labels=chosen, logits=logits, step=step, config=config)
+            loss = loss + config.mixture_weight * mixture.sum()
         loss.backward()
         optimizer.step(lr_of_step(step, config))
         on_progress(len(weights))
@@ -138,15 +139,15 @@ def fit(
 
 
 def _mixture_losses(
-    field: Field, weights: torch.Tensor, labels: LabelBatch, logits: torch.Tensor, step: int, config: FitConfig
+    field: Field, weights: torch.Tensor, *, labels: LabelBatch, logits: torch.Tensor, step: int, config: FitConfig
 ) -> torch.Tensor:
-    """How far each head's mixture with another one of the batch is from the mean of their logits (scans,).
+    """How far the network half-way between a head and its mate in the batch is from the mean of their logits (scans,).
 
-    A step looks at some of its points, and the mates change from step to step.
+    A step looks at some of its points; when all were looked at, each head gets another mate.
     """
     some = slice(step % MIXTURE_EVERY, None, MIXTURE_EVERY)
     points, falloff = labels.points[:, some], surface_weight(labels.distance[:, some], config)
-    mates = weights.roll(1 + step % (len(weights) - 1), dims=0)
+    mates = weights.roll(1 + step // MIXTURE_EVERY % (len(weights) - 1), dims=0)
     with autocast(labels.points.device):
         with torch.no_grad():
             theirs = field(mates, points).float()

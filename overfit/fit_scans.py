@@ -144,7 +144,8 @@ def overfit(
         store: The store's folder, made if it is missing.
         config: How networks are fitted.
         machine: The compute resources of this computer.
-        batch_size: Scans that are fitted in one computation, and lost by a kill at most; 0 chooses for the device.
+        batch_size: Scans that are fitted and mixed with each other in one computation, and lost by a kill at most; 0
+            chooses for the device.
         ray: Address of a Ray cluster on whose cores the batches are fitted, or on its GPUs if `machine` names cuda. All
             its machines must see the scans at the same path.
 

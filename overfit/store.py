@@ -42,7 +42,7 @@ TENSOR = "weights"
 # The last version whose heads were not warped, and what its settings say about that today.
 UNALIGNED_VERSION = 2
 UNALIGNED = asdict(AlignmentConfig(align="none"))
-# The last version whose networks were all ReLU.
+# The last version whose networks were all ReLU, and fitted without mixtures.
 RELU_VERSION = 3
 # What to do about a damaged file of weights.
 REFIT = "delete it and run `hyperdiffusion overfit` again"
@@ -153,6 +153,7 @@ class Store:
                 self.settings["alignment"] = UNALIGNED
             if self.version <= RELU_VERSION:
                 self.settings["field"]["activation"] = "relu"
+                self.settings["fit"]["mixture_weight"] = 0.0
                 if self.space.warps.size:
                     raise BadInput(
                         f"{self.folder}: its warps are splines, which are no longer read; "

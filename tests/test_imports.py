@@ -20,6 +20,7 @@ LAYERS = {
         ["scans", "field"],
         ["canonical"],
         ["neural_head", "labels", "lr_schedule"],
+        ["soap"],
         ["fit", "paper_fit", "decoder"],
         ["field_labels", "fit_metrics", "store"],
         ["repair"],

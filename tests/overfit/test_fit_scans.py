@@ -44,7 +44,12 @@ QUICK = dataclasses.replace(
     fit=dataclasses.replace(SMALL.fit, steps=20, first_steps=50),
 )
 # What stores of earlier versions were made with.
-RELU = dataclasses.replace(QUICK, field=dataclasses.replace(QUICK.field, activation="relu"))
+# As the stores of versions 1 and 2 were made.
+RELU = dataclasses.replace(
+    QUICK,
+    field=dataclasses.replace(QUICK.field, activation="relu"),
+    fit=dataclasses.replace(QUICK.fit, mixture_weight=0.0),
+)
 
 
 def write(folder, *names: str) -> None:

@@ -146,13 +146,14 @@ def _mixture_losses(
     A step looks at some of its points; when all were looked at, each head gets another mate.
     """
     some = slice(step % MIXTURE_EVERY, None, MIXTURE_EVERY)
-    points, falloff = labels.points[:, some], surface_weight(labels.distance[:, some], config)
+    seen = labels[some]
     mates = weights.roll(1 + step // MIXTURE_EVERY % (len(weights) - 1), dims=0)
     with autocast(labels.points.device):
         with torch.no_grad():
-            theirs = field(mates, points).float()
-        mixed = field((weights + mates) / 2, points).float()
-    return (falloff * (mixed - (logits[:, some] + theirs) / 2).abs()).mean(1)
+            theirs = field(mates, seen.points).float()
+        mixed = field((weights + mates) / 2, seen.points).float()
+    error = (mixed - (logits[:, some] + theirs) / 2).abs()
+    return (_surface_weight(seen.distance, config) * error).mean(1)
 
 
 def _spread_batch(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
@@ -208,12 +209,12 @@ def losses(
     if config.distance_weight:
         known = distance.clamp(-config.distance_band_mm, config.distance_band_mm)
         error = (logits + known / config.softness_mm).abs()
-        loss = loss + config.distance_weight * surface_weight(distance, config) * error
+        loss = loss + config.distance_weight * _surface_weight(distance, config) * error
     return loss.mean(1)
 
 
-def surface_weight(distance: Float[torch.Tensor, "*any"], config: FitConfig) -> Float[torch.Tensor, "*any"]:
-    """Return the weights of errors of logits, by signed distances in millimetres: they fall with the distance."""
+def _surface_weight(distance: Float[torch.Tensor, "*any"], config: FitConfig) -> Float[torch.Tensor, "*any"]:
+    """The weights of errors of logits, by signed distances in millimetres: they fall with the distance."""
     return config.distance_floor + torch.exp(-distance.abs() / config.distance_falloff_mm)
 
 

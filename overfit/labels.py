@@ -114,8 +114,8 @@ class LabelBatch:
     distance: Float[torch.Tensor, "scans n"]
     """Signed distances to the surface in millimetres, negative inside."""
 
-    def __getitem__(self, chosen: torch.Tensor) -> "LabelBatch":
-        """Return the points of all scans that are chosen by indices."""
+    def __getitem__(self, chosen: torch.Tensor | slice) -> "LabelBatch":
+        """Return the points of all scans that are chosen by indices or a slice."""
         return LabelBatch(self.points[:, chosen], self.distance[:, chosen])
 
     @classmethod

@@ -43,7 +43,7 @@ class _Basis:
 
     def update(self) -> None:
         """One step of orthogonal iteration."""
-        # A GPU factorises small matrices one after another, which takes longer than to move them.
+        # On CPU: a GPU factorises small matrices one after another.
         product = (self.covariance @ self.vectors).cpu()
         self.vectors = torch.linalg.qr(product)[0].to(self.covariance.device)
 

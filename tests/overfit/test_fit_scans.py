@@ -44,7 +44,6 @@ QUICK = dataclasses.replace(
     fit=dataclasses.replace(SMALL.fit, steps=20, first_steps=50),
 )
 # What stores of earlier versions were made with.
-# As the stores of versions 1 and 2 were made.
 RELU = dataclasses.replace(
     QUICK,
     field=dataclasses.replace(QUICK.field, activation="relu"),

@@ -35,6 +35,11 @@ from overfit.runtime.errors import BadInput, require_at_least
 SignMethod = Literal["winding-number", "mesh-to-sdf"]
 # Depth below the surface, in mm, at which a cavity that is filled and the wall around it are said to lie, at least.
 CAVITY_DEPTH_MM = 1.5
+# Points of the band for each square millimetre of a cavity's walls, and the largest share of the band that they are.
+CAVITY_DENSITY = 1.0
+MAX_CAVITY_SHARE = 0.1
+# Farthest (mm) from a wall that they lie.
+MAX_CAVITY_WIDTH_MM = 10.0
 # Two distances that differ by less (mm) are to the same triangle.
 WALL_TOLERANCE_MM = 1e-4
 
@@ -143,11 +148,13 @@ def label_mesh(
     surface, walls = (trimesh.Trimesh(mesh.vertices, mesh.faces[kept], process=False) for kept in (~hidden, hidden))
     if warp is not None and warp.neck_height is not None:
         surface, mesh = without_neck_cut(surface), extend_neck(mesh)
+    in_cavities = _cavity_points(mesh, walls, limit=int(MAX_CAVITY_SHARE * config.band_points), rng=rng)
+    band_points = config.band_points - len(in_cavities)
     near_surface = np.concatenate(
         [
             _near_points(surface, cube, config, rng),
-            sample_points(surface, config.band_points, rng=rng)
-            + config.band_sigma_mm * rng.standard_normal((config.band_points, 3)),
+            sample_points(surface, band_points, rng=rng) + config.band_sigma_mm * rng.standard_normal((band_points, 3)),
+            in_cavities,
         ]
     )
     canonical = near_surface if warp is None else warp.inverse_in(cube, near_surface)
@@ -184,6 +191,18 @@ def _fill_cavities(points: np.ndarray, distance: np.ndarray, *, walls: trimesh.T
     filled = distance.copy()
     filled[at_wall] = -np.maximum(np.abs(distance[at_wall]), CAVITY_DEPTH_MM)
     return filled
+
+
+def _cavity_points(
+    mesh: trimesh.Trimesh, walls: trimesh.Trimesh, *, limit: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Points (n, 3) in cavities with these walls: without any, what lies before a cavity would reach into it."""
+    count = min(int(CAVITY_DENSITY * walls.area), limit)
+    if not count:
+        return np.empty((0, 3))
+    on_wall, normals = sample_surface(walls, count, rng=rng)
+    width = distance_to_wall(mesh, on_wall + RAY_OFFSET_MM * normals, directions=normals)
+    return on_wall + normals * rng.uniform(-CAVITY_DEPTH_MM, np.minimum(width, MAX_CAVITY_WIDTH_MM))[:, None]
 
 
 def _near_points(mesh: trimesh.Trimesh, cube: Cube, config: LabelConfig, rng: np.random.Generator) -> np.ndarray:

@@ -153,6 +153,21 @@ def test_a_cavity_that_is_not_seen_from_outside_is_labelled_as_inside():
     assert np.percentile(np.abs(closed.distance - true_distance(closed))[at_surface], 99) < 0.3
 
 
+def test_a_cavity_that_is_filled_has_points_of_its_own():
+    """Without any, fits of lips that are a little apart reached far into the mouth, and samples had bubbles there."""
+    cavity = trimesh.creation.icosphere(3, 50.0)
+    opening = trimesh.creation.cylinder(1.0, segment=[[0, 0, 0], [0, 0, 200]])
+    mesh = sphere().difference(cavity).difference(opening)
+    settings = {"band_points": 5000, "band_sigma_mm": 0.1, "uniform_points": 0}
+    plain, closed = (labels_of(mesh, gap_mm=gap, near_points=1000, **settings) for gap in (0.0, 0.8))
+    assert len(plain) == len(closed) == 6000
+    radius = np.linalg.norm(CUBE.to_millimetres(closed.points), axis=1)
+    # A tenth of the band: at the wall, behind it and as far in front of it as points are drawn.
+    inside = (radius > 39) & (radius < 52)
+    assert 450 < inside.sum() <= 500 and (closed.distance[inside] <= -1.4).mean() > 0.95
+    assert np.ptp(radius[inside]) > 10
+
+
 def test_neighbours_follow_each_other():
     """So that a batch that takes one point of each run covers the surface evenly."""
     labels = labels_of(sphere())

@@ -23,8 +23,8 @@ from overfit.runtime.machine import RunContext
 WARMUP_FRACTION = 0.05
 # Weight of a warp's mean squared error, in mm^2, beside the loss of the field.
 WARP_WEIGHT = 1.0
-# Points at which all heads' distances are known, of which a step takes some.
-MIXTURE_POINTS = 16_384
+# Points at which all heads' distances are known.
+SHARED_POINTS = 16_384
 # Decay rates of Adam's moments.
 ADAM_BETAS = (0.9, 0.99)
 
@@ -136,39 +136,51 @@ class HeadLabels:
 
 
 @dataclass(frozen=True)
-class Mixtures:
-    """What random mixtures of fitted heads should be: signed distances mix as the codes do.
+class SharedLabels:
+    """The signed distances of all fitted heads at the same points, near their surfaces.
 
-    Surfaces of aligned heads lie close to each other, and there the mixture of their signed distances is a head as
-    smooth as they are. Without this, only fitted heads are learned, and what lies between them is left to chance.
+    Surfaces of aligned heads lie close to each other, so that a mixture of their signed distances is a head as smooth
+    as they are.
     """
 
     points: Float[torch.Tensor, "n 3"]
-    """Points near the surfaces, in the field's cube: the same for all heads."""
+    """Points in the field's cube."""
     distance: Float[torch.Tensor, "n heads"]
     """The fitted networks' signed distances there, in millimetres."""
-    count: int
-    """Mixtures in one step."""
 
     @classmethod
     def of(
-        cls, space: HeadSpace, weights: Float[torch.Tensor, "heads P"], *, labels: FieldLabels, count: int, seed: int
-    ) -> "Mixtures":
-        """Return mixtures of networks at some of their labelled points."""
+        cls, space: HeadSpace, weights: Float[torch.Tensor, "heads P"], *, labels: FieldLabels, seed: int
+    ) -> "SharedLabels":
+        """Return the distances of networks at some of their labelled points."""
         points = labels.points.flatten(0, 1)
-        chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:MIXTURE_POINTS]
+        chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:SHARED_POINTS]
         points = points[chosen.to(points.device)]
         distance = fitted_distances(space.field, weights, points=points.expand(len(weights), -1, -1))
-        return cls(points, distance.T.contiguous(), count)
+        return cls(points, distance.T.contiguous())
+
+
+@dataclass(frozen=True)
+class Mixtures:
+    """What random mixtures of fitted heads should be: signed distances mix as the codes do.
+
+    Without this, only fitted heads are learned, and what lies between them is left to chance.
+    """
+
+    labels: SharedLabels
+    """The heads that are mixed."""
+    count: int
+    """Mixtures in one step."""
 
     def loss(self, decoder: AutoDecoder, points: int, *, generator: torch.Generator) -> Float[torch.Tensor, " count"]:
         """Return the loss of new mixtures at as many random points; their codes have no gradient."""
-        heads = self.distance.shape[1]
+        at, distance = self.labels.points, self.labels.distance
+        heads = distance.shape[1]
         # As many standard normal numbers as heads: mixtures have the mean and the covariance of the heads.
-        shares = torch.randn(self.count, heads, generator=generator).to(self.points.device) / heads**0.5
-        chosen = torch.randint(len(self.points), (points,), generator=generator).to(self.points.device)
-        codes, distance = _mixed(decoder.codes.weight.detach(), shares), _mixed(self.distance[chosen].T, shares)
-        return decoder.losses(decoder.decode(codes), self.points[chosen].expand(self.count, -1, -1), distance)
+        shares = torch.randn(self.count, heads, generator=generator).to(at.device) / heads**0.5
+        chosen = torch.randint(len(at), (points,), generator=generator).to(at.device)
+        codes, mixed = _mixed(decoder.codes.weight.detach(), shares), _mixed(distance[chosen].T, shares)
+        return decoder.losses(decoder.decode(codes), at[chosen].expand(self.count, -1, -1), mixed)
 
 
 def _mixed(rows: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:

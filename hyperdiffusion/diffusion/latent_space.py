@@ -4,7 +4,10 @@ Two fits of one head differ in most of their weights without any visible differe
 lies in the span of 112 others. So directions are learned by their effect on the surface, not by distances between
 weights. All heads share a mean and a basis, each head has a code z, and all are trained until the network mean + z B
 agrees with head i's fit about its surface: a linear hypernetwork (Ha et al. 2017) with the codes of an auto-decoder
-(Park et al., DeepSDF, 2019), trained on the networks of stage 1 alone. If heads are aligned, random mixtures of them
+(Park et al., DeepSDF, 2019), trained on the networks of stage 1 alone.
+
+If heads are aligned, their surfaces lie close to each other, and signed distances mix to those of a head. So the codes
+start as the principal components of signed distances at the same points, not of weights, and random mixtures of heads
 are trained too, as a random draw is one.
 
 Warps are linear in what they do, so that their principal components are the best basis. Both bases are then rotated
@@ -23,6 +26,7 @@ from hyperdiffusion.diffusion.encode import (
     HeadLabels,
     LatentSpaceConfig,
     Mixtures,
+    SharedLabels,
     code_optimizer,
     code_table,
     fit_codes,
@@ -33,6 +37,10 @@ from overfit.runtime.machine import RunContext
 
 # Steps between two updates of the loss beside the progress bar.
 SHOW_LOSS_EVERY = 50
+# Distance from the surface (mm) over which its weight in the principal components falls by 1/e.
+COMPONENT_FALLOFF_MM = 3.0
+# Larger distances (mm) count as this one there.
+COMPONENT_BAND_MM = 10.0
 
 
 def learn_latent_space(
@@ -55,18 +63,20 @@ def learn_latent_space(
     require_at_least(0, seed=seed)
     networks = HeadSpace(space.field, space.cube)
     weights = space.weights(parameters)
-    decoder = _principal_components(networks, weights, config)
-    shared = [{"params": [decoder.directions], "lr": config.basis_lr}, {"params": [decoder.mean], "lr": config.mean_lr}]
-    optimizers = [
-        code_optimizer(decoder.codes, config.code_lr),
-        torch.optim.Adam(shared, betas=ADAM_BETAS, fused=True),
-    ]
     labels = HeadLabels.of(networks, weights, context=context)
     # Signed distances of heads that are not aligned do not mix to those of a head.
+    shared = SharedLabels.of(networks, weights, labels=labels.field, seed=seed) if space.warps.size else None
     mixed = min(round(config.mixed_share * config.latent_batch_size), config.latent_batch_size - 1)
-    mixtures = None
-    if space.warps.size and mixed:
-        mixtures = Mixtures.of(networks, weights, labels=labels.field, count=mixed, seed=seed)
+    mixtures = Mixtures(shared, mixed) if shared and mixed else None
+    # At most half as many directions as heads, lest each head get one of its own.
+    rank = max(1, min(config.latent_dim, len(weights) // 2))
+    codes = _principal_components(_near_surface(shared) if shared else weights, rank)
+    decoder = _regression(networks, weights, codes)
+    common = [{"params": [decoder.directions], "lr": config.basis_lr}, {"params": [decoder.mean], "lr": config.mean_lr}]
+    optimizers = [
+        code_optimizer(decoder.codes, config.code_lr),
+        torch.optim.Adam(common, betas=ADAM_BETAS, fused=True),
+    ]
     with context.progress(config.latent_steps, "learning the latent space", "step") as bar:
 
         def show(loss: torch.Tensor) -> None:
@@ -108,16 +118,25 @@ def _with_warps(
     )
 
 
-def _principal_components(networks: HeadSpace, weights: torch.Tensor, config: LatentSpaceConfig) -> AutoDecoder:
-    """Where learning starts: the principal components of the weights themselves, all trainable."""
-    start = LatentCoordinates.from_weights(weights.cpu(), networks.token_sizes)
-    # At most half as many directions as heads, lest each head get one of its own.
-    rank = max(1, min(config.latent_dim, start.size, len(weights) // 2))
-    directions = (start.std[:, None] * start.basis)[:rank].to(weights.device)
-    codes = start.encode(weights.cpu())[:, :rank].to(weights.device)
-    return AutoDecoder(
-        networks,
-        start.mean.to(weights.device).clone().requires_grad_(),
-        directions.clone().requires_grad_(),
-        code_table(codes),
-    )
+def _near_surface(shared: SharedLabels) -> torch.Tensor:
+    """Signed distances (heads, n), weighted by how close the points are to all surfaces."""
+    known = shared.distance.clamp(-COMPONENT_BAND_MM, COMPONENT_BAND_MM)
+    weight = torch.exp(-known.abs().mean(1, keepdim=True) / COMPONENT_FALLOFF_MM)
+    return (weight.sqrt() * known).T
+
+
+def _principal_components(rows: torch.Tensor, rank: int) -> torch.Tensor:
+    """White codes (heads, rank or fewer) of rows (heads, d)."""
+    centred = rows.cpu().double()
+    left, singular, _ = torch.linalg.svd(centred - centred.mean(0), full_matrices=False)
+    kept = singular > MIN_RELATIVE_STD * singular[0]
+    return len(rows) ** 0.5 * left[:, kept][:, :rank]
+
+
+def _regression(networks: HeadSpace, weights: torch.Tensor, codes: torch.Tensor) -> AutoDecoder:
+    """Where learning starts: the linear map from white codes (heads, D) that is closest to the weights (heads, P)."""
+    truth = weights.cpu().double()
+    mean = truth.mean(0)
+    directions = codes.T @ (truth - mean) / len(codes)
+    mean, directions, codes = (tensor.float().to(weights.device) for tensor in (mean, directions, codes))
+    return AutoDecoder(networks, mean.requires_grad_(), directions.requires_grad_(), code_table(codes))

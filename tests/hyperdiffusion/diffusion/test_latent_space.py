@@ -43,10 +43,10 @@ def spheres() -> torch.Tensor:
     return sphere_fits(RADII)
 
 
-def error_mm(weights: torch.Tensor, radii: torch.Tensor) -> float:
+def error_mm(weights: torch.Tensor, radii: torch.Tensor, field: Field = FIELD) -> float:
     """Mean distance in millimetres that networks (heads, P) give to points on spheres."""
     directions = torch.nn.functional.normalize(torch.randn(500, 3, generator=torch.Generator().manual_seed(1)), dim=1)
-    logits = FIELD(weights, directions * (radii / CUBE.half)[:, None, None])
+    logits = field(weights, directions * (radii / CUBE.half)[:, None, None])
     return float(FIELD_LOSS.softness_mm * logits.abs().mean())
 
 
@@ -113,6 +113,27 @@ def test_mixtures_of_heads_are_what_their_distances_mix_to():
     assert mixture_error_mm(warped, 0.5) < 0.7 * mixture_error_mm(warped, 0.0)
 
 
+def with_idle_unit(weights: torch.Tensor) -> torch.Tensor:
+    """The same functions by networks with one more unit, which differs widely from head to head and has no effect."""
+    matrix, bias, following, *rest = FIELD.tensors(weights)
+    idle = 3 * torch.randn(len(weights), 1, matrix.shape[2], generator=torch.Generator().manual_seed(5))
+    first = torch.cat([matrix, idle], dim=1), torch.cat([bias, idle[:, :, 0]], dim=1)
+    tensors = (*first, torch.nn.functional.pad(following, (0, 1)), *rest)
+    return torch.cat([tensor.flatten(1) for tensor in tensors], dim=1)
+
+
+def test_codes_of_aligned_heads_start_from_what_weights_do():
+    """Weights without effect have no part in them, though they vary most."""
+    field = Field(hidden=(33, 32))
+    idle = with_idle_unit(sphere_fits(CLOSE_RADII))
+    assert error_mm(idle, CLOSE_RADII, field) < 0.5
+    short = replace(QUICK, latent_dim=1, latent_steps=30, mixed_share=0.0)
+    aligned, codes = learn_latent_space(HeadSpace(field, CUBE, WARPS), with_warps(idle), config=short)
+    plain, plain_codes = learn_latent_space(HeadSpace(field, CUBE), idle, config=short)
+    ours = error_mm(aligned.decode(codes)[:, WARPS.size :], CLOSE_RADII, field)
+    assert ours < 0.5 * error_mm(plain.decode(plain_codes), CLOSE_RADII, field)
+
+
 def warp_error_mm(parameters: torch.Tensor, truth: torch.Tensor) -> float:
     """Largest error in millimetres of a displacement or a neck's height."""
     return float(UNIT_MM * (WARPED.warp_parameters(parameters) - WARPED.warp_parameters(truth)).abs().max())
@@ -123,11 +144,11 @@ def test_codes_decode_to_warps_that_are_linear_in_a_few_factors(warped, learned)
     coordinates, codes = learn_latent_space(WARPED, warped, config=replace(QUICK, mixed_share=0.0))
     decoded = coordinates.decode(codes)
     assert UNIT_MM * WARPED.warp_parameters(warped).std(0).mean() > 3 and warp_error_mm(decoded, warped) < 0.1
-    # Three directions are for the warps. They take nothing away from the networks.
+    # Three directions are for the warps. They take nothing away from the networks, whose codes have a better start.
     assert coordinates.size == 4 + 3
     alone = learned[0].decode(learned[1])
     ours, theirs = (error_mm(rows, RADII) for rows in (WARPED.weights(decoded), alone))
-    assert ours == pytest.approx(theirs, rel=0.05)
+    assert ours < 1.05 * theirs
     torch.testing.assert_close(codes.T @ codes / 24, torch.eye(7), atol=1e-2, rtol=0)
 
 

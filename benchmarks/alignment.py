@@ -225,8 +225,7 @@ def _fit_row(task: Task, fits: Fits) -> dict[str, Any]:
     """Errors of all fits against their scans."""
     by_name = {scan.name: scan for scan in task.scans}
     tasks = [
-        (fits.head(index), by_name[record.name], task.config.resolution)
-        for index, record in enumerate(fits.records)
+        (fits.head(index), by_name[record.name], task.config.resolution) for index, record in enumerate(fits.records)
     ]
     with task.context.progress(len(tasks), "measuring", "fit") as bar:
         measured = run_tasks_in_order(measure_fit, tasks, task.context, bar=bar)

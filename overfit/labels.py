@@ -38,7 +38,7 @@ CAVITY_DEPTH_MM = 1.5
 # Points of the band for each square millimetre of a cavity's walls, and the largest share of the band that they are.
 CAVITY_DENSITY = 1.0
 MAX_CAVITY_SHARE = 0.1
-# Farthest (mm) from a wall that they lie.
+# Their largest distance from the wall, in mm.
 MAX_CAVITY_WIDTH_MM = 10.0
 # Two distances that differ by less (mm) are to the same triangle.
 WALL_TOLERANCE_MM = 1e-4
@@ -59,7 +59,8 @@ class LabelConfig:
     """Standard deviation of the near points as a share of the cube's side; above 0, it replaces the one in
     millimetres. The published value is 0.01."""
     band_points: int = 14_000
-    """Labelled points in a wider band about the surface; they prevent islands."""
+    """Labelled points in a wider band about the surface; they prevent islands. At most a tenth of them lie in cavities
+    that count as inside."""
     band_sigma_mm: float = 10.0
     """Standard deviation in millimetres of the band's points about the surface."""
     uniform_points: int = 5_000

@@ -24,6 +24,12 @@ def sphere() -> trimesh.Trimesh:
     return ellipsoid((RADIUS,) * 3, subdivisions=4)
 
 
+def hollow_sphere() -> trimesh.Trimesh:
+    """A sphere with a cavity of half its radius, and a way into it one millimetre in radius."""
+    opening = trimesh.creation.cylinder(1.0, segment=[[0, 0, 0], [0, 0, 200]])
+    return sphere().difference(trimesh.creation.icosphere(3, 50.0)).difference(opening)
+
+
 def true_distance(labels: Labels) -> np.ndarray:
     return np.linalg.norm(CUBE.to_millimetres(labels.points), axis=1) - RADIUS
 
@@ -137,9 +143,7 @@ def test_a_narrow_gap_is_labelled_as_inside(overlap):
 
 def test_a_cavity_that_is_not_seen_from_outside_is_labelled_as_inside():
     """Behind a narrow opening it is as deep as the rest; the surface that is seen stays where it is."""
-    cavity = trimesh.creation.icosphere(3, 50.0)
-    opening = trimesh.creation.cylinder(1.0, segment=[[0, 0, 0], [0, 0, 200]])
-    mesh = sphere().difference(cavity).difference(opening)
+    mesh = hollow_sphere()
     plain, closed = (labels_of(mesh, gap_mm=gap, near_points=20_000, uniform_points=20_000) for gap in (0.0, 0.8))
 
     def from_centre(labels: Labels) -> np.ndarray:
@@ -155,9 +159,7 @@ def test_a_cavity_that_is_not_seen_from_outside_is_labelled_as_inside():
 
 def test_a_cavity_that_is_filled_has_points_of_its_own():
     """Without any, fits of lips that are a little apart reached far into the mouth, and samples had bubbles there."""
-    cavity = trimesh.creation.icosphere(3, 50.0)
-    opening = trimesh.creation.cylinder(1.0, segment=[[0, 0, 0], [0, 0, 200]])
-    mesh = sphere().difference(cavity).difference(opening)
+    mesh = hollow_sphere()
     settings = {"band_points": 5000, "band_sigma_mm": 0.1, "uniform_points": 0}
     plain, closed = (labels_of(mesh, gap_mm=gap, near_points=1000, **settings) for gap in (0.0, 0.8))
     assert len(plain) == len(closed) == 6000

@@ -11,16 +11,18 @@ Two layouts are read:
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from overfit.geometry.point_cloud import PointCloud
 from overfit.runtime.errors import BadInput
+from overfit.scans.hidden_files import is_hidden
 
 IMAGE_FORMATS = (".png", ".npy", ".exr")
 INTRINSICS = "intrinsics.json"
@@ -30,6 +32,10 @@ MM_PER_METRE = 1000.0
 MIN_DEPTH = 0.12
 # Farthest in metres that a face is held from a phone; what is farther is background.
 MAX_DEPTH = 0.9
+# With fewer pixels between these distances in all frames, the depths have another unit, or there is no face.
+MIN_SHARE_IN_RANGE = 0.002
+# A depth that is stored in steps larger than this (mm) shows no nose.
+COARSE_STEP_MM = 1.0
 # A pixel whose depth changes by more than this share a pixel floats between two surfaces.
 MAX_DEPTH_STEP = 0.02
 # Smallest cosine between the surface's normal and the ray: at grazing angles, depth is a guess.
@@ -73,27 +79,34 @@ class DepthCapture:
     frames: list[DepthFrame]
     """In the order in which they were taken."""
     digest: str
-    """SHA-256 of the bytes of all files in the folder, by name."""
+    """SHA-256 of the bytes of all files in the folder, by name; hidden files are none of it."""
+    remarks: tuple[str, ...] = ()
+    """Frames that were left out, and what is doubtful about the others, a phrase each."""
 
 
 def is_capture(folder: Path) -> bool:
-    """Return whether a folder holds depth frames in either layout."""
+    """Return whether a folder holds depth frames in either layout, or depth images that lack their intrinsics."""
     if (folder / INTRINSICS).exists():
         return True
-    first = next(iter(sorted(folder.glob("*.ply"))), None)
-    if first is None or not first.is_file():
-        return False
-    with open(first, "rb") as file:
-        return _is_truedepth(file.read(PLY_HEADER_BYTES))
+    files = capture_files(folder)
+    frames = [path for path in files if path.suffix == ".ply"]
+    if frames:
+        with open(frames[0], "rb") as file:
+            return _is_truedepth(file.read(PLY_HEADER_BYTES))
+    return any(_is_depth_image(path) for path in files)
 
 
 def capture_files(folder: Path) -> list[Path]:
     """Return the files of a capture in the order in which they are hashed."""
-    return sorted(path for path in folder.iterdir() if path.is_file())
+    return sorted(path for path in folder.iterdir() if path.is_file() and not is_hidden(path, folder))
 
 
 def read_capture(folder: Path) -> DepthCapture:
-    """Return the frames of a capture, each file read once. Raises BadInput if they are damaged or there are none."""
+    """Return the frames of a capture, each file read once.
+
+    A frame that is damaged or no depth image is left out, with a remark. Raises BadInput if none is left, if the
+    intrinsics are missing, or if no depth is one at which a face is captured.
+    """
     digest = hashlib.sha256()
     contents = {}
     for path in capture_files(folder):
@@ -101,10 +114,45 @@ def read_capture(folder: Path) -> DepthCapture:
         digest.update(data)
         if path.name == INTRINSICS or path.suffix.lower() in (*IMAGE_FORMATS, ".ply"):
             contents[path] = data
-    frames = _read_images(folder, contents) if folder / INTRINSICS in contents else _read_truedepth(contents)
+    if folder / INTRINSICS in contents:
+        frames, remarks = _read_images(folder, contents)
+    elif any(path.suffix == ".ply" for path in contents):
+        frames, remarks = _read_truedepth(contents)
+    else:
+        raise BadInput(
+            f"{folder.name}: depth images without {INTRINSICS}; write fx, fy, cx, cy, width, height, depth_scale there"
+        )
     if not frames:
-        raise BadInput(f"{folder.name}: no depth images beside its {INTRINSICS}; put 16-bit PNG, EXR or NPY there")
-    return DepthCapture(frames, digest.hexdigest())
+        reason = f" ({remarks[0]})" if remarks else ""
+        raise BadInput(
+            f"{folder.name}: no depth frame in it{reason}; put TrueDepth frames, 16-bit PNG, EXR or NPY there"
+        )
+    _check_range(frames, folder.name)
+    return DepthCapture(frames, digest.hexdigest(), tuple(remarks))
+
+
+def _check_range(frames: list[DepthFrame], name: str) -> None:
+    """Raise BadInput if nearly no depth of any frame is one at which a face is captured."""
+    depths = np.concatenate([frame.depth[np.isfinite(frame.depth) & (frame.depth > 0)] for frame in frames])
+    if not len(depths):
+        raise BadInput(f"{name}: its frames have no depth at all; capture it again")
+    if ((depths > MIN_DEPTH) & (depths < MAX_DEPTH)).mean() < MIN_SHARE_IN_RANGE:
+        low, middle, high = np.percentile(depths, (1, 50, 99))
+        raise BadInput(
+            f"{name}: depths of {low:.3g} to {high:.3g} m, half of them beyond {middle:.3g} m, where a face has "
+            f"{MIN_DEPTH} to {MAX_DEPTH}; check depth_scale"
+        )
+
+
+def _is_depth_image(path: Path) -> bool:
+    """Return whether an image holds depth, not colours, as far as its header says."""
+    if path.suffix.lower() != ".png":
+        return path.suffix.lower() in IMAGE_FORMATS
+    try:
+        with Image.open(path) as image:
+            return image.mode.startswith(("I", "F"))
+    except (OSError, Image.DecompressionBombError):
+        return False
 
 
 def unproject(frame: DepthFrame) -> PointCloud:
@@ -148,15 +196,39 @@ def _is_truedepth(data: bytes) -> bool:
     return start.startswith(b"ply") and b"element metadata" in start and b"element depth" in start
 
 
-def _read_truedepth(contents: dict[Path, bytes]) -> list[DepthFrame]:
-    frames = []
-    for path, data in contents.items():
-        if path.suffix == ".ply" and _is_truedepth(data):
-            try:
-                frames.append(_parse_truedepth(data))
-            except (KeyError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
-                raise BadInput(f"{path.name}: a damaged depth frame ({_one_line(error)}); capture it again") from error
-    return frames
+def _read_truedepth(contents: dict[Path, bytes]) -> tuple[list[DepthFrame], list[str]]:
+    """Return the frames, and a remark on each file that is none."""
+    files = {path: data for path, data in contents.items() if path.suffix == ".ply"}
+    return _read_frames(files, lambda _, data: _parse_truedepth(data))
+
+
+def _read_frames(
+    files: dict[Path, bytes], parse: Callable[[Path, bytes], DepthFrame]
+) -> tuple[list[DepthFrame], list[str]]:
+    """Return the frames that can be parsed, and a remark on each file that cannot."""
+    frames, remarks = [], []
+    for path, data in files.items():
+        try:
+            if not data:
+                raise ValueError("empty")
+            frames.append(parse(path, data))
+        except BadInput:
+            raise
+        # NumPy raises MemoryError for a header that claims too much, OpenEXR RuntimeError, Pillow SyntaxError.
+        except (
+            OSError,
+            ArithmeticError,
+            LookupError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+            SyntaxError,
+            MemoryError,
+            Image.DecompressionBombError,
+        ) as error:
+            remarks.append(f"{path.name} left out: {_one_line(error)}")
+    return frames, remarks
 
 
 def _parse_truedepth(data: bytes) -> DepthFrame:
@@ -206,31 +278,37 @@ class _Intrinsics:
     """Poses (4, 4) in millimetres by image names."""
 
 
-def _read_images(folder: Path, contents: dict[Path, bytes]) -> list[DepthFrame]:
+def _read_images(folder: Path, contents: dict[Path, bytes]) -> tuple[list[DepthFrame], list[str]]:
+    """Return the frames, a remark on each image that is none, and what is doubtful about the frames."""
     intrinsics = _parse_intrinsics(contents[folder / INTRINSICS], folder.name)
-    frames = []
-    for path, data in contents.items():
-        if path.suffix.lower() not in IMAGE_FORMATS:
-            continue
-        try:
-            frames.append(_image_frame(_parse_image(path, data), intrinsics, path.name))
-        # NumPy raises MemoryError for a header that claims too much, OpenEXR RuntimeError.
-        except (
-            OSError,
-            ValueError,
-            IndexError,
-            TypeError,
-            ZeroDivisionError,
-            RuntimeError,
-            MemoryError,
-            Image.DecompressionBombError,
-        ) as error:
-            if isinstance(error, BadInput):
-                raise
-            raise BadInput(
-                f"{folder.name}/{path.name}: no depth image ({_one_line(error)}); write 16-bit PNG, EXR or NPY"
-            ) from error
-    return frames
+    images = {path: data for path, data in contents.items() if path.suffix.lower() in IMAGE_FORMATS}
+    doubts: dict[str, None] = {}
+
+    def parse(path: Path, data: bytes) -> DepthFrame:
+        image = _parse_image(path, data)
+        frame = _image_frame(image, intrinsics, path.name)
+        doubts.update(dict.fromkeys(_doubts(image, intrinsics)))
+        return frame
+
+    frames, remarks = _read_frames(images, parse)
+    return frames, [*remarks, *doubts]
+
+
+def _doubts(image: np.ndarray, intrinsics: _Intrinsics) -> list[str]:
+    """Return what is doubtful about a depth image."""
+    step = MM_PER_METRE * intrinsics.depth_scale
+    doubts = []
+    if np.issubdtype(image.dtype, np.integer) and step > COARSE_STEP_MM:
+        doubts.append(f"{8 * image.dtype.itemsize}-bit depth in steps of {step:.3g} mm, too coarse for a face")
+    if _is_turned(image, intrinsics):
+        doubts.append("frames turned by 90 degrees, to the shape of their intrinsics")
+    return doubts
+
+
+def _is_turned(image: np.ndarray, intrinsics: _Intrinsics) -> bool:
+    """Return whether an image is upright and its intrinsics lie on their side, or the other way round."""
+    height, width = image.shape
+    return (height - width) * (intrinsics.height - intrinsics.width) < 0
 
 
 def _parse_intrinsics(data: bytes, name: str) -> _Intrinsics:
@@ -250,9 +328,14 @@ def _parse_intrinsics(data: bytes, name: str) -> _Intrinsics:
 
 
 def _image_frame(image: np.ndarray, intrinsics: _Intrinsics, name: str) -> DepthFrame:
-    """Return the frame of a depth image, with the intrinsics of its size. Raises ValueError if it has colours."""
+    """Return the frame of a depth image, with the intrinsics of its size. Raises ValueError if it has colours.
+
+    Phones turn a sensor's image clockwise to stand upright; an image that was turned so is turned back.
+    """
     if image.ndim != 2:
         raise ValueError(f"an array of shape {image.shape}, not one number a pixel")
+    if _is_turned(image, intrinsics):
+        image = np.rot90(image)
     depth = image.astype(np.float64) * intrinsics.depth_scale
     scale_y, scale_x = depth.shape[0] / intrinsics.height, depth.shape[1] / intrinsics.width
     return DepthFrame(
@@ -271,7 +354,10 @@ def _parse_image(path: Path, data: bytes) -> np.ndarray:
         return np.load(io.BytesIO(data))
     if path.suffix.lower() == ".exr":
         return _read_exr(path)
-    return np.asarray(Image.open(io.BytesIO(data)))
+    try:
+        return np.asarray(Image.open(io.BytesIO(data)))
+    except UnidentifiedImageError as error:
+        raise ValueError("no image") from error
 
 
 def _read_exr(path: Path) -> np.ndarray:

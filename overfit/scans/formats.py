@@ -9,35 +9,36 @@ import hashlib
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import numpy as np
 import trimesh
-from trimesh.parent import Geometry
-from trimesh.resolvers import FilePathResolver
 from trimesh.visual import ColorVisuals
 
-from overfit.geometry.point_cloud import PointCloud
 from overfit.runtime.errors import BadInput
 from overfit.scans.depth_capture import capture_files, is_capture, read_capture
 from overfit.scans.depth_fusion import fuse_frames
-from overfit.scans.point_formats import LASER_FORMATS, POINT_FORMATS, ply_points, read_laser_scan, read_points
+from overfit.scans.gltf import CompressedError, parse_gltf
+from overfit.scans.hidden_files import is_hidden
+from overfit.scans.obj import parse_obj
+from overfit.scans.ply import parse_ply
+from overfit.scans.point_formats import LASER_FORMATS, POINT_FORMATS, finite_cloud, read_laser_scan, read_points
+from overfit.scans.raw_surface import RawSurface, Surface
+from overfit.scans.stl import parse_stl
+from overfit.scans.units import MM_PER_UNIT, UNITS, Unit, fits_head, unit_of_head
 
 MESH_FORMATS = (".ply", ".obj", ".stl", ".off", ".glb")
 RAW_FORMATS = (*MESH_FORMATS, ".gltf", *POINT_FORMATS)
 
-Unit = Literal["auto", "mm", "cm", "m"]
-MM_PER_UNIT: dict[Unit, float] = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
-
-# Range in mm of the largest extent of a face mask, a head, or a head with shoulders. It spans one decade, so that no
-# scan fits two units.
-HEAD_EXTENT_MM = (90.0, 900.0)
 # Fewer triangles cannot show a head.
 MIN_TRIANGLES = 100
+# Fewer points cannot show a head.
+MIN_POINTS = 500
+# A file with a larger share of damaged faces is refused.
+MAX_DAMAGED_SHARE = 0.1
 # Bytes that are hashed at a time, so that large files do not fill the memory.
 HASH_CHUNK_BYTES = 1 << 20
 # Longest part of a reader's own error that is repeated: the message stays one line.
@@ -63,10 +64,15 @@ class PreparedScan:
 class RawScan:
     """A raw scan that was read."""
 
-    surface: trimesh.Trimesh | PointCloud
-    """The mesh or the points, in the unit of the file; those of a depth capture in millimetres."""
+    content: RawSurface
+    """The mesh or the points; those of a depth capture in millimetres."""
     digest: str
     """SHA-256 of the file's bytes, or of all files of a depth capture."""
+
+    @property
+    def surface(self) -> Surface:
+        """The mesh or the points, in the unit of the file."""
+        return self.content.surface
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,11 @@ class Scan:
 def find_scans(folder: Path, formats: tuple[str, ...] = MESH_FORMATS) -> list[Scan]:
     """Return all scans below a folder, by name. Raises BadInput if there is no such folder or no scan in it."""
     _require_folder(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in formats and path.is_file())
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in formats and path.is_file() and not is_hidden(path, folder)
+    )
     if not paths:
         raise BadInput(f"{folder}: no scans in it; put scans there ({', '.join(formats)})")
     return [Scan(path.relative_to(folder).as_posix(), path.absolute()) for path in paths]
@@ -98,7 +108,7 @@ def find_raw_scans(folder: Path) -> list[Scan]:
     Raises BadInput if there is no such folder or no scan in it.
     """
     _require_folder(folder)
-    folders = [path for path in (folder, *sorted(folder.rglob("*"))) if path.is_dir()]
+    folders = [path for path in (folder, *sorted(folder.rglob("*"))) if path.is_dir() and not is_hidden(path, folder)]
     captures = [Scan(_capture_name(path, folder), path.absolute()) for path in folders if is_capture(path)]
     capture_folders = {scan.path for scan in captures}
     try:
@@ -120,7 +130,7 @@ def read_prepared(scan: Scan, unit: Unit = "auto") -> PreparedScan:
 
 def parse_prepared(scan: Scan, data: bytes, *, unit: Unit = "auto") -> PreparedScan:
     """Return what `read_prepared` returns for a file of these bytes. Raises BadInput as it does."""
-    mesh = _parse_mesh(scan, data)
+    mesh = _parse(scan, data).surface
     if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
         raise BadInput(f"{scan.name}: no triangles in it; export the scan as a mesh with faces")
     if not np.isfinite(mesh.vertices).all():
@@ -144,19 +154,21 @@ def load_raw(scan: Scan) -> RawScan:
     """
     if scan.path.is_dir():
         capture = read_capture(scan.path)
-        return RawScan(fuse_frames(capture.frames), capture.digest)
+        return RawScan(RawSurface(fuse_frames(capture.frames), "mm", capture.remarks), capture.digest)
     suffix = scan.path.suffix.lower()
     if suffix in LASER_FORMATS:
         # Files of several gigabytes, read by libraries that take what they need of them: hashed on their own.
-        return RawScan(read_laser_scan(scan.path, name=scan.name), read_digest(scan))
-    data = _read_bytes(scan)
-    digest = hashlib.sha256(data).hexdigest()
-    if suffix in POINT_FORMATS:
-        return RawScan(read_points(data, suffix, name=scan.name), digest)
-    loaded = _parse_mesh(scan, data)
-    if isinstance(loaded, trimesh.PointCloud):
-        return RawScan(ply_points(loaded, scan.name), digest)
-    return RawScan(_finite_part(loaded, scan.name), digest)
+        content, digest = read_laser_scan(scan.path, name=scan.name), read_digest(scan)
+    else:
+        data = _read_bytes(scan)
+        digest = hashlib.sha256(data).hexdigest()
+        content = read_points(data, suffix, name=scan.name) if suffix in POINT_FORMATS else _parse(scan, data)
+    surface = content.surface
+    if isinstance(surface, trimesh.Trimesh):
+        content = replace(content, surface=_finite_part(surface, scan.name))
+    elif len(surface.points) < MIN_POINTS:
+        raise BadInput(f"{scan.name}: only {len(surface.points)} points; a head needs at least {MIN_POINTS}")
+    return RawScan(content, digest)
 
 
 def read_digest(scan: Scan) -> str:
@@ -169,12 +181,6 @@ def read_digest(scan: Scan) -> str:
             while chunk := file.read(HASH_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-def unit_of_head(extent: float) -> Unit | None:
-    """Return the unit in which a human head has this largest extent, or None if there is none."""
-    low, high = HEAD_EXTENT_MM
-    return next((unit for unit, factor in MM_PER_UNIT.items() if low <= extent * factor < high), None)
 
 
 def output_names(names: list[str]) -> list[str]:
@@ -202,17 +208,15 @@ def _read_bytes(scan: Scan) -> bytes:
         raise BadInput(f"{scan.name}: cannot be read ({error.strerror}); check the file and its permissions") from error
 
 
-def _parse_mesh(scan: Scan, data: bytes) -> Geometry:
-    """Return the geometry in a mesh file; what it refers to, such as a glTF's buffers, is read from beside it."""
+def _parse(scan: Scan, data: bytes) -> RawSurface:
+    """Return the mesh or the points in the bytes of a mesh file. Raises BadInput if it cannot be read."""
     with _quiet_trimesh():
         try:
-            loaded = trimesh.load(
-                io.BytesIO(data),
-                file_type=scan.path.suffix.lower().removeprefix("."),
-                resolver=FilePathResolver(str(scan.path)),
-                process=False,
-            )
-            return loaded.to_mesh() if isinstance(loaded, trimesh.Scene) else loaded
+            return _READERS[scan.path.suffix.lower()](scan, data)
+        except BadInput:
+            raise
+        except CompressedError as error:
+            raise BadInput(f"{scan.name}: {error}; export it without compression") from error
         # Readers raise errors of any type on broken files.
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -221,14 +225,65 @@ def _parse_mesh(scan: Scan, data: bytes) -> Geometry:
             ) from error
 
 
+def _parse_ply(scan: Scan, data: bytes) -> RawSurface:
+    content = parse_ply(data)
+    if len(content.triangles):
+        return RawSurface(trimesh.Trimesh(content.vertices, content.triangles, process=False))
+    return finite_cloud(content.vertices, content.normals, scan.name)
+
+
+def _parse_obj(scan: Scan, data: bytes) -> RawSurface:
+    content = parse_obj(data)
+    damaged, faces = content.damaged_faces, content.damaged_faces + len(content.triangles)
+    if damaged > MAX_DAMAGED_SHARE * faces:
+        raise BadInput(f"{scan.name}: {damaged} of {faces} faces name vertices that it lacks; export the scan again")
+    if not faces:
+        return finite_cloud(content.vertices, None, scan.name)
+    remarks = [f"{damaged:,} faces that name vertices which it lacks left out"] if damaged else []
+    remarks += ["vertices counted from 0, not from 1"] if content.counts_from_zero else []
+    mesh = trimesh.Trimesh(content.vertices, content.triangles, process=False)
+    return RawSurface(mesh, remarks=tuple(remarks))
+
+
+def _parse_stl(scan: Scan, data: bytes) -> RawSurface:
+    corners = parse_stl(data)
+    if corners is None:
+        return _parse_other(scan, data)
+    return RawSurface(
+        trimesh.Trimesh(corners.reshape(-1, 3), np.arange(3 * len(corners)).reshape(-1, 3), process=False)
+    )
+
+
+def _parse_gltf(scan: Scan, data: bytes) -> RawSurface:
+    loaded = parse_gltf(data, scan.path)
+    if isinstance(loaded, trimesh.PointCloud):
+        return finite_cloud(np.asarray(loaded.vertices, float), None, scan.name)
+    return RawSurface(loaded)
+
+
+def _parse_other(scan: Scan, data: bytes) -> RawSurface:
+    suffix = scan.path.suffix.lower().removeprefix(".")
+    return RawSurface(trimesh.load_mesh(io.BytesIO(data), file_type=suffix, process=False))
+
+
+_READERS: dict[str, Callable[[Scan, bytes], RawSurface]] = {
+    ".ply": _parse_ply,
+    ".obj": _parse_obj,
+    ".stl": _parse_stl,
+    ".off": _parse_other,
+    ".glb": _parse_gltf,
+    ".gltf": _parse_gltf,
+}
+
+
 def _check_corners(mesh: trimesh.Trimesh, name: str) -> None:
     if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
         raise BadInput(f"{name}: triangles name vertices that it lacks; export the scan again")
 
 
-def _finite_part(mesh: Geometry, name: str) -> trimesh.Trimesh:
+def _finite_part(mesh: trimesh.Trimesh, name: str) -> trimesh.Trimesh:
     """Return a mesh without triangles whose coordinates are not finite. Raises BadInput if few are left."""
-    if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
+    if not len(mesh.faces):
         raise BadInput(f"{name}: neither triangles nor points in it; export the scan again")
     _check_corners(mesh, name)
     finite = np.isfinite(np.asarray(mesh.vertices)).all(axis=1)[mesh.faces].all(axis=1)
@@ -241,14 +296,11 @@ def _finite_part(mesh: Geometry, name: str) -> trimesh.Trimesh:
 
 def _mm_per_unit(name: str, extent: float, unit: Unit) -> float:
     """Return the factor from the file's unit to millimetres. Raises BadInput if a head cannot have this extent."""
-    found = unit_of_head(extent)
-    low, high = HEAD_EXTENT_MM
-    if unit == "auto" and found is not None:
-        return MM_PER_UNIT[found]
-    if unit != "auto" and low <= extent * MM_PER_UNIT[unit] < high:
-        return MM_PER_UNIT[unit]
-    units = "mm, cm or m" if unit == "auto" else unit
-    raise BadInput(f"{name}: an extent of {extent:.4g} is no human head in {units}; scale it, or give its `unit`")
+    found = unit_of_head(extent) if unit == "auto" else unit
+    if found is None or not fits_head(extent, found):
+        units = UNITS if unit == "auto" else unit
+        raise BadInput(f"{name}: an extent of {extent:.4g} is no human head in {units}; scale it, or give its `unit`")
+    return MM_PER_UNIT[found]
 
 
 @contextmanager

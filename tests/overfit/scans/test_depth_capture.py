@@ -73,7 +73,7 @@ def test_images_with_intrinsics_are_a_capture(tmp_path, suffix):
         (CAMERA | {"depth_scale": 0.001, "poses": {"0.png": np.ones((4, 4)).tolist()}}, "no rotation"),
         (CAMERA, "depth_scale"),
         ([1], "it needs the numbers"),
-        (CAMERA | {"depth_scale": 0.001}, "no depth images"),
+        (CAMERA | {"depth_scale": 0.001}, "no depth frame in it"),
     ],
 )
 def test_damaged_intrinsics_and_captures_without_images_are_refused(tmp_path, intrinsics, words):
@@ -92,14 +92,14 @@ def huge_npy() -> bytes:
 def test_damaged_images_are_refused(tmp_path, name, content):
     (tmp_path / "intrinsics.json").write_text(json.dumps(CAMERA | {"depth_scale": 0.001}))
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(BadInput, match=f"{name}: no depth image"):
+    with pytest.raises(BadInput, match=rf"no depth frame in it \({name} left out: "):
         read_capture(tmp_path)
 
 
 def test_colour_images_are_refused(tmp_path):
     (tmp_path / "intrinsics.json").write_text(json.dumps(CAMERA | {"depth_scale": 0.001}))
     Image.new("RGB", (160, 120)).save(tmp_path / "0.png")
-    with pytest.raises(BadInput, match="0.png: no depth image .an array of shape"):
+    with pytest.raises(BadInput, match="0.png left out: an array of shape"):
         read_capture(tmp_path)
 
 
@@ -134,5 +134,98 @@ def test_truedepth_frames_are_a_capture(tmp_path):
 @pytest.mark.parametrize("changes", [{"width": 7}, {"intrinsic_matrix": [1]}, {"lens_distortion_lookup_table": ["x"]}])
 def test_damaged_truedepth_frames_are_refused(tmp_path, changes):
     (tmp_path / "0.ply").write_bytes(truedepth(np.zeros((120, 160)), **changes))
-    with pytest.raises(BadInput, match="0.ply: a damaged depth frame"):
+    with pytest.raises(BadInput, match="0.ply left out: "):
+        read_capture(tmp_path)
+
+
+def write_capture(folder, *, count=2, scale=0.001, **changes):
+    """A folder of PNG frames with their intrinsics."""
+    frames = [photograph(head(), yaw=10 * index)[0] for index in range(count)]
+    for index, frame in enumerate(frames):
+        write_image(folder / f"{index}.png", frame)
+    (folder / "intrinsics.json").write_text(json.dumps(CAMERA | {"depth_scale": scale} | changes))
+    return frames
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("9.png", b"", "empty"),
+        ("9.png", b"junk", "no image"),
+        ("9.npy", b"junk", ""),
+        ("9.png", None, "an array of shape"),
+    ],
+)
+def test_a_file_that_is_no_depth_image_costs_only_itself(tmp_path, name, content, words):
+    write_capture(tmp_path)
+    if content is None:
+        Image.new("RGB", (160, 120)).save(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    capture = read_capture(tmp_path)
+    assert len(capture.frames) == 2
+    assert len(capture.remarks) == 1 and capture.remarks[0].startswith(f"{name} left out: {words}")
+
+
+def test_an_empty_truedepth_frame_costs_only_itself(tmp_path):
+    frame = photograph(head())[0]
+    (tmp_path / "0.ply").write_bytes(truedepth(frame.depth))
+    (tmp_path / "1.ply").write_bytes(b"")
+    capture = read_capture(tmp_path)
+    assert len(capture.frames) == 1 and capture.remarks == ("1.ply left out: empty",)
+
+
+def test_hidden_files_are_no_frames(tmp_path):
+    write_capture(tmp_path)
+    digest = read_capture(tmp_path).digest
+    for name in ("._0.png", ".DS_Store", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"junk")
+    capture = read_capture(tmp_path)
+    assert not capture.remarks and capture.digest == digest
+
+
+def test_hidden_files_do_not_decide_what_a_folder_is(tmp_path):
+    (tmp_path / "._0.ply").write_bytes(b"junk")
+    (tmp_path / "0.ply").write_bytes(truedepth(photograph(head())[0].depth))
+    assert is_capture(tmp_path)
+
+
+def test_depth_images_without_intrinsics_are_refused_by_name(tmp_path):
+    folder = tmp_path / "capture"
+    folder.mkdir()
+    write_capture(folder)
+    (folder / "intrinsics.json").unlink()
+    assert [scan.name for scan in find_raw_scans(tmp_path)] == ["capture"]
+    with pytest.raises(BadInput, match="^capture: depth images without intrinsics.json"):
+        read_capture(folder)
+
+
+def test_pictures_beside_meshes_are_no_capture(tmp_path):
+    head().export(tmp_path / "a.obj")
+    Image.new("RGB", (160, 120)).save(tmp_path / "texture.png")
+    assert not is_capture(tmp_path)
+
+
+def test_upright_frames_with_intrinsics_on_their_side_are_turned_back(tmp_path):
+    frames = write_capture(tmp_path)
+    for path in tmp_path.glob("*.png"):
+        # As phones do it: a quarter turn clockwise.
+        Image.fromarray(np.rot90(np.asarray(Image.open(path)), -1)).save(path)
+    capture = read_capture(tmp_path)
+    assert capture.remarks == ("frames turned by 90 degrees, to the shape of their intrinsics",)
+    seen = frames[0].depth < 10
+    np.testing.assert_allclose(capture.frames[0].depth[seen], frames[0].depth[seen], atol=0.001)
+
+
+def test_coarse_depth_is_told(tmp_path):
+    frame = write_capture(tmp_path, count=1, scale=0.004)[0]
+    depth = np.where(frame.depth < 10, frame.depth / 0.004, 0).astype(np.uint8)
+    Image.fromarray(depth).save(tmp_path / "0.png")
+    assert read_capture(tmp_path).remarks == ("8-bit depth in steps of 4 mm, too coarse for a face",)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_a_wrong_depth_scale_is_told_by_the_depths(tmp_path, scale):
+    write_capture(tmp_path, scale=scale)
+    with pytest.raises(BadInput, match="depths of .* where a face has .*; check depth_scale"):
         read_capture(tmp_path)

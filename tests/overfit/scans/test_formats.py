@@ -1,6 +1,7 @@
 """Every format gives the same surface, every unit the same size, and every broken file one line."""
 
 import hashlib
+import json
 import pickle
 
 import numpy as np
@@ -20,6 +21,7 @@ from overfit.scans.formats import (
     read_digest,
     read_prepared,
 )
+from overfit.scans.units import unit_of_head
 
 
 @pytest.mark.parametrize("suffix", MESH_FORMATS)
@@ -48,14 +50,53 @@ def test_files_that_a_scan_refers_to_are_read_from_beside_it(tmp_path):
     mesh = ellipsoid((70, 110, 90))
     for name, data in trimesh.exchange.gltf.export_gltf(trimesh.Scene(mesh)).items():
         (tmp_path / name).write_bytes(data)
-    (tmp_path / "skin.mtl").write_text("newmtl skin\nKd 1 0 0\n")
-    lines = [f"v {x} {y} {z}" for x, y, z in mesh.vertices] + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in mesh.faces]
-    (tmp_path / "head.obj").write_text("\n".join(["mtllib skin.mtl", "usemtl skin", *lines]))
     scans = {scan.name: scan for scan in find_raw_scans(tmp_path)}
     assert load_raw(scans["model.gltf"]).surface.volume == pytest.approx(mesh.volume, rel=1e-4)
-    head = load_raw(scans["head.obj"]).surface
-    assert head.volume == pytest.approx(mesh.volume, rel=1e-4)
-    assert list(head.visual.material.diffuse) == [255, 0, 0, 255]
+
+
+def test_names_of_files_beside_a_gltf_are_decoded(tmp_path):
+    mesh = ellipsoid((70, 110, 90))
+    files = trimesh.exchange.gltf.export_gltf(trimesh.Scene(mesh))
+    content = json.loads(files.pop("model.gltf"))
+    for buffer in content["buffers"]:
+        (tmp_path / f"my {buffer['uri']}").write_bytes(files[buffer["uri"]])
+        buffer["uri"] = f"my%20{buffer['uri']}"
+    (tmp_path / "head.gltf").write_text(json.dumps(content))
+    (scan,) = find_raw_scans(tmp_path)
+    assert load_raw(scan).surface.volume == pytest.approx(mesh.volume, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "extension, name", [("KHR_draco_mesh_compression", "Draco"), ("EXT_meshopt_compression", "meshopt")]
+)
+def test_compressed_gltf_is_refused_by_its_compression(tmp_path, extension, name):
+    files = trimesh.exchange.gltf.export_gltf(trimesh.Scene(ellipsoid((70, 110, 90))))
+    content = json.loads(files["model.gltf"]) | {"extensionsRequired": [extension]}
+    (tmp_path / "head.gltf").write_text(json.dumps(content))
+    with pytest.raises(BadInput, match=f"^head.gltf: compressed by {name}; export it without compression"):
+        load_raw(Scan("head.gltf", tmp_path / "head.gltf"))
+
+
+def test_points_of_a_glb_are_a_cloud(tmp_path):
+    points = np.asarray(ellipsoid((70, 110, 90), 3).vertices)
+    trimesh.Scene(trimesh.PointCloud(points)).export(tmp_path / "head.glb")
+    cloud = load_raw(Scan("head.glb", tmp_path / "head.glb")).surface
+    np.testing.assert_allclose(cloud.points, points, atol=1e-4)
+
+
+def test_hidden_files_are_no_scans(tmp_path):
+    (tmp_path / "__MACOSX").mkdir()
+    for name in ("a.ply", "._a.ply", "__MACOSX/a.ply", ".trash.obj"):
+        (tmp_path / name).write_text("")
+    assert [scan.name for scan in find_scans(tmp_path)] == [scan.name for scan in find_raw_scans(tmp_path)] == ["a.ply"]
+
+
+@pytest.mark.parametrize(
+    "extent, unit",
+    [(240, "mm"), (24, "cm"), (0.24, "m"), (9.6, "in"), (0.8, "ft"), (15, "cm"), (450, "mm"), (100, "mm"), (3.2, None)],
+)
+def test_the_unit_in_which_an_extent_is_a_heads(extent, unit):
+    assert unit_of_head(extent) == unit
 
 
 @pytest.mark.parametrize("unit, factor", [("mm", 1), ("cm", 0.1), ("m", 0.001)])

@@ -96,7 +96,7 @@ def test_e57(tmp_path):
         ("a.txt", b"1 2\n3 4\n" * 600),
         ("a.txt", b"nan nan nan\n" * 900),
         ("a.asc", b"1 2 3\n" * 20),
-        ("a.asc", b"1 2 3\n" * 800 + b"4 five 6\n"),
+        ("a.asc", b"1 2 3\n" * 800 + b"4 five 6\n" * 100),
         ("a.pcd", b"FIELDS x y z\nDATA ascii\n"),
         ("a.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nPOINTS 99999999999\nDATA binary\n" + bytes(24)),
         ("a.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nPOINTS 4\nDATA binary_compressed\n" + bytes(24)),

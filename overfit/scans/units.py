@@ -1,0 +1,31 @@
+"""Units of length: the largest extent of a head in a file's unit in, the unit out."""
+
+from typing import Literal
+
+Unit = Literal["auto", "mm", "cm", "m", "in", "ft"]
+MM_PER_UNIT: dict[Unit, float] = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "in": 25.4, "ft": 304.8}
+# In words, for messages.
+UNITS = "mm, cm, m, in or ft"
+
+# Range in mm of the largest extent of a face mask, a head, or a head with shoulders.
+HEAD_EXTENT_MM = (90.0, 900.0)
+# The usual range. Most heads in inches are smaller if they are taken for centimetres, most in feet are larger if they are
+# taken for metres.
+USUAL_EXTENT_MM = (125.0, 600.0)
+
+
+def unit_of_head(extent: float) -> Unit | None:
+    """Return the unit in which a human head has this largest extent, or None if there is none.
+
+    Where a metric unit and one of inches and feet are both possible, it is the metric one.
+    """
+    candidates = [unit for unit in MM_PER_UNIT if fits_head(extent, unit)]
+    low, high = USUAL_EXTENT_MM
+    usual = [unit for unit in candidates if low <= extent * MM_PER_UNIT[unit] < high]
+    return next(iter(usual + candidates), None)
+
+
+def fits_head(extent: float, unit: Unit) -> bool:
+    """Return whether a human head may have this largest extent in a unit."""
+    low, high = HEAD_EXTENT_MM
+    return low <= extent * MM_PER_UNIT[unit] < high

@@ -86,6 +86,8 @@ def _prepare(scans: Path, out: Path, preparation: stage1.PreparationConfig, mach
     kept = len(result.kept)
     counts = f"{len(result.heads) - kept} prepared, {kept} kept from before, {len(result.skipped)} skipped"
     print(f"{counts}; look at {out / 'prepared.png'}")
+    for name in result.removed:
+        print(f"removed {name}: it is no longer in {scans}")
     _print_skipped(result.skipped)
     if not result.heads:
         raise BadInput(f"{scans}: no scan could be prepared; the first: {result.skipped[0].reason}")

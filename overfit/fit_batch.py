@@ -24,7 +24,8 @@ from overfit.labels import LabelBatch, LabelConfig, Labels, label_mesh
 from overfit.neural_head import HeadSpace, NeuralHead
 from overfit.repair import STRAY_POINTS, FittedHead, repair_fits, revise_labels
 from overfit.runtime.errors import BadInput, Skipped, require_at_least, require_between
-from overfit.scans.formats import Scan, Unit, read_prepared
+from overfit.scans.formats import Scan, read_prepared
+from overfit.scans.units import Unit
 from overfit.store import FitRecord
 
 # Steps of a fit if none are given: with eyes, nose, lips and ears in one place, a fit has less to learn.

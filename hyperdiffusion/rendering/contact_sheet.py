@@ -7,6 +7,7 @@ from textwrap import wrap
 
 import numpy as np
 import trimesh
+from anyascii import anyascii
 from PIL import Image, ImageDraw
 from scipy.spatial import cKDTree
 
@@ -15,6 +16,8 @@ from overfit.geometry.point_cloud import PointCloud
 from overfit.runtime.atomic_io import atomic_write
 from overfit.scans.prepare import Preparation, PreparationReport
 
+# Number of the last letter that Pillow's own font has for certain.
+LAST_LATIN_1 = 255
 # Height of a row's label in pixels, and the size of its font.
 ROW_LABEL_HEIGHT = 24
 ROW_LABEL_FONT = 14
@@ -139,11 +142,20 @@ def _label_scan(draw: ImageDraw.ImageDraw, report: PreparationReport, corner: tu
     left, top = corner
     reason = report.skipped.removeprefix(f"{report.name}: ")
     colour = SKIPPED_COLOUR if reason else (0, 0, 0)
-    draw.text((left + 6, top + 4), report.name[-SCAN_LABEL_LENGTH:], fill=colour, font_size=SCAN_LABEL_FONT)
+    name = _in_latin_letters(report.name)[-SCAN_LABEL_LENGTH:]
+    draw.text((left + 6, top + 4), name, fill=colour, font_size=SCAN_LABEL_FONT)
+    if report.size and not reason:
+        doubt = f"size: {report.size}, {report.width_mm:.0f} mm between the ears"
+        draw.text((left + VIEW_SIZE + 6, top + 4), doubt, fill=SKIPPED_COLOUR, font_size=SCAN_LABEL_FONT)
     if reason:
-        lines = "\n".join(wrap(reason, REASON_WIDTH, max_lines=REASON_LINES))
+        lines = "\n".join(wrap(_in_latin_letters(reason), REASON_WIDTH, max_lines=REASON_LINES))
         position = (left + VIEW_SIZE + 6, top + SCAN_LABEL_HEIGHT + 6)
         draw.text(position, lines, fill=colour, font_size=SCAN_LABEL_FONT)
+
+
+def _in_latin_letters(text: str) -> str:
+    """Return text with letters that Pillow's own font lacks, those of most scripts, transliterated."""
+    return "".join(letter if ord(letter) <= LAST_LATIN_1 else anyascii(letter) for letter in text)
 
 
 def _save(picture: Image.Image, path: Path) -> None:

@@ -22,6 +22,12 @@ DEVIATION_OVER_MAD = 1.4826
 MIN_RELATIVE_DEVIATION = 0.1
 # A component with fewer points than this share of the largest one's is removed.
 MIN_COMPONENT_SHARE = 0.05
+# Percentiles of coordinates between which a cloud's extent is measured: single points far off do not count.
+EXTENT_PERCENTILES = (1, 99)
+# Bits of the number of a cell along each axis.
+CELL_BITS = 21
+# Cells grow by this factor more than seems needed, so that few rounds are.
+MIN_CELL_GROWTH = 1.05
 # One minus the cosine between two normals is the cost of a link; this much more, since a cost of zero is no link.
 MIN_LINK_COST = 0.01
 
@@ -70,8 +76,35 @@ def remove_outliers(cloud: PointCloud) -> PointCloud:
 
 def voxel_downsample(cloud: PointCloud, spacing: float) -> PointCloud:
     """Return the first point in each cell of a grid. Coinciding points go too, which would break spanning trees."""
-    _, first = np.unique(np.floor(cloud.points / spacing), axis=0, return_index=True)
-    return cloud[np.sort(first)]
+    return cloud[_first_in_cells(cloud.points, spacing)]
+
+
+def thin(cloud: PointCloud, count: int) -> PointCloud:
+    """Return at most `count` points of a cloud, evenly spread; a cloud that has no more is returned as it is.
+
+    They are the first in each cell of a grid, whose cells grow until few enough are left.
+    """
+    if len(cloud.points) <= count:
+        return cloud
+    low, high = np.percentile(cloud.points[:: len(cloud.points) // count], EXTENT_PERCENTILES, axis=0)
+    # A closed surface as large as the box of these points has about this many cells.
+    spacing = float((high - low).max()) / np.sqrt(count)
+    chosen = _first_in_cells(cloud.points, spacing)
+    while len(chosen) > count:
+        spacing *= MIN_CELL_GROWTH * np.sqrt(len(chosen) / count)
+        chosen = chosen[_first_in_cells(cloud.points[chosen], spacing)]
+    return cloud[chosen]
+
+
+def _first_in_cells(points: np.ndarray, spacing: float) -> np.ndarray:
+    """Indices in rising order of the first point (n, 3) in each cell of a grid."""
+    # One number a cell, by one axis after the other, so that clouds of many millions fit the memory. Points far off the
+    # others share cells with them at most.
+    key = np.zeros(len(points), np.uint64)
+    for axis in range(points.shape[1]):
+        cell = np.floor((points[:, axis] - points[:, axis].min()) / spacing)
+        key = (key << np.uint64(CELL_BITS)) | np.minimum(cell, 2.0**CELL_BITS - 1).astype(np.uint64)
+    return np.sort(np.unique(key, return_index=True)[1])
 
 
 def estimate_normals(cloud: PointCloud) -> PointCloud:

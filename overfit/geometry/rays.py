@@ -2,8 +2,15 @@
 
 from typing import Any
 
+import numpy as np
 import trimesh
+from jaxtyping import Float
 from trimesh.ray.ray_triangle import RayMeshIntersector
+
+# Rays start this share of the mesh's size off the surface, or they would hit the triangle that they start from.
+RAY_OFFSET = 1e-4
+# Keeps the division by the weight of all directions finite.
+EPSILON = 1e-12
 
 
 def ray_intersector(mesh: trimesh.Trimesh) -> Any:
@@ -17,3 +24,35 @@ def ray_intersector(mesh: trimesh.Trimesh) -> Any:
     except ImportError:
         return RayMeshIntersector(mesh)
     return EmbreeIntersector(mesh)
+
+
+def spread_directions(count: int) -> Float[np.ndarray, "count 3"]:
+    """Return unit vectors, evenly spread over the sphere by the golden angle, in random order."""
+    index = np.random.default_rng(0).permutation(count)
+    height = 1 - (2 * index + 1) / count
+    angle = np.pi * (3 - 5**0.5) * index
+    radius = np.sqrt(1 - height**2)
+    return np.stack([radius * np.cos(angle), height, radius * np.sin(angle)], axis=1)
+
+
+def openness(
+    mesh: trimesh.Trimesh,
+    points: Float[np.ndarray, "n 3"],
+    normals: Float[np.ndarray, "n 3"],
+    *,
+    directions: int,
+) -> Float[np.ndarray, " n"]:
+    """Return how much of what lies in front of each point is open: 0 if it sees nothing but the mesh, 1 if only sky.
+
+    Directions count by their cosine to the normal. Points lie on the mesh; rays start a ten thousandth of its size off.
+    """
+    intersector = ray_intersector(mesh)
+    starts = points + RAY_OFFSET * mesh.scale * normals
+    seen, total = np.zeros(len(points)), np.zeros(len(points))
+    for direction in spread_directions(directions):
+        cosine = normals @ direction
+        front = np.flatnonzero(cosine > 0)
+        rays = np.broadcast_to(direction, (len(front), 3))
+        seen[front] += cosine[front] * ~intersector.intersects_any(starts[front], rays)
+        total[front] += cosine[front]
+    return seen / np.maximum(total, EPSILON)

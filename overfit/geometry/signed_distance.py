@@ -6,7 +6,7 @@ import trimesh
 from jaxtyping import Bool, Float
 
 from overfit.geometry.mesh import igl_arrays
-from overfit.geometry.rays import ray_intersector
+from overfit.geometry.rays import ray_intersector, spread_directions
 
 # Points in a cell of this side (mm) are measured one after another, so that the tree's branches stay in the cache.
 CELL_MM = 16.0
@@ -105,22 +105,13 @@ def _sees_little(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
     intersector = ray_intersector(mesh)
     open_directions = np.zeros(len(points), int)
     doubtful = np.arange(len(points))
-    for direction in _spread_directions(VIEW_DIRECTIONS):
+    for direction in spread_directions(VIEW_DIRECTIONS):
         open_directions[doubtful] += ~intersector.intersects_any(
             points[doubtful], np.broadcast_to(direction, (len(doubtful), 3))
         )
         # Most points see out in the first directions.
         doubtful = doubtful[open_directions[doubtful] < MIN_OPEN_DIRECTIONS]
     return open_directions < MIN_OPEN_DIRECTIONS
-
-
-def _spread_directions(count: int) -> np.ndarray:
-    """Unit vectors (count, 3), evenly spread over the sphere by the golden angle, in random order."""
-    index = np.random.default_rng(0).permutation(count)
-    height = 1 - (2 * index + 1) / count
-    angle = np.pi * (3 - 5**0.5) * index
-    radius = np.sqrt(1 - height**2)
-    return np.stack([radius * np.cos(angle), height, radius * np.sin(angle)], axis=1)
 
 
 def distance_to_wall(

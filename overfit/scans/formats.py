@@ -8,6 +8,7 @@ the digest is that of the very bytes that were parsed.
 import hashlib
 import io
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ MIN_POINTS = 500
 MAX_DAMAGED_SHARE = 0.1
 # Bytes that are hashed at a time, so that large files do not fill the memory.
 HASH_CHUNK_BYTES = 1 << 20
+# Names of the reports on a folder of scans, such as prepared.csv and prepared_2.png.
+_REPORT = re.compile(r"prepared(_\d+)?", re.IGNORECASE)
 # Longest part of a reader's own error that is repeated: the message stays one line.
 MAX_REASON_LENGTH = 120
 
@@ -99,7 +102,7 @@ def find_scans(folder: Path, formats: tuple[str, ...] = MESH_FORMATS) -> list[Sc
     )
     if not paths:
         raise BadInput(f"{folder}: no scans in it; put scans there ({', '.join(formats)})")
-    return [Scan(path.relative_to(folder).as_posix(), path.absolute()) for path in paths]
+    return [Scan(_name_below(folder, path), path.absolute()) for path in paths]
 
 
 def find_raw_scans(folder: Path) -> list[Scan]:
@@ -184,10 +187,10 @@ def read_digest(scan: Scan) -> str:
 
 
 def output_names(names: list[str]) -> list[str]:
-    """Return each scan's name without its suffix, or with it where two scans would get the same."""
+    """Return each scan's name without its suffix, or with it where another scan or a report would get the same."""
     stems = [PurePosixPath(name).with_suffix("").as_posix() for name in names]
     uses = Counter(stems)
-    return [name if uses[stem] > 1 else stem for name, stem in zip(names, stems)]
+    return [name if uses[stem] > 1 or _REPORT.fullmatch(stem) else stem for name, stem in zip(names, stems)]
 
 
 def _require_folder(folder: Path) -> None:
@@ -198,7 +201,13 @@ def _require_folder(folder: Path) -> None:
 
 
 def _capture_name(path: Path, folder: Path) -> str:
-    return folder.name if path == folder else path.relative_to(folder).as_posix()
+    return folder.name if path == folder else _name_below(folder, path)
+
+
+def _name_below(folder: Path, path: Path) -> str:
+    """Return a path below a folder as text that can be written everywhere: what is no UTF-8 becomes a question mark."""
+    name = path.relative_to(folder).as_posix()
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _read_bytes(scan: Scan) -> bytes:

@@ -5,7 +5,7 @@
     OUT/<name>.png        the scan next to its head
     OUT/prepared.csv      all reports as a table
 
-Run again, it prepares only scans that are new or have changed.
+Run again, it prepares only scans that are new or have changed, and removes the heads of scans that are gone.
 """
 
 import csv
@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from trimesh.exchange.ply import export_ply
 
@@ -47,6 +48,8 @@ class PrepareResult:
     """All heads in the order of their paths, named relative to the output folder and ready to be fitted."""
     kept: list[str]
     """Names of those heads that an earlier run prepared."""
+    removed: list[str]
+    """Names of scans that are gone from the folder, and whose heads and reports were removed."""
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -99,16 +102,17 @@ def prepare_folder(
     load_template(config.template)
     context = machine.start()
     tasks = _plan(scans, out)
+    removed = _remove_withdrawn(scans, out, tasks)
     reports = {task.head.path: report for task in tasks if (report := _earlier_report(task, config))}
     heads = [task.head for task in tasks if task.head.path in reports and not reports[task.head.path].skipped]
     kept = [head.name for head in heads]
     new = [task for task in tasks if task.head.path not in reports]
-    for task, done in _prepare_all(new, config, draw=draw, context=context):
+    for task, done in _prepare_all(new, scans, config=config, draw=draw, context=context):
         reports[task.head.path] = done.report
         heads += [] if done.head is None else [done.head]
     reports = {task.head.path: reports[task.head.path] for task in tasks}
     _write_table(list(reports.values()), out / "prepared.csv")
-    return PrepareResult(reports, sorted(heads, key=lambda head: head.path), kept)
+    return PrepareResult(reports, sorted(heads, key=lambda head: head.path), kept, removed)
 
 
 def _check_folders(scans: Path, out: Path) -> None:
@@ -128,14 +132,41 @@ def _plan(scans: Path, out: Path) -> list[_Task]:
     return [_Task(scan, Scan(name, (out / name).absolute(), unit="mm")) for scan, name in zip(found, names)]
 
 
+def _remove_withdrawn(scans: Path, out: Path, tasks: list[_Task]) -> list[str]:
+    """Remove what earlier runs made of scans that this folder no longer holds, and return the scans' names.
+
+    People withdraw their consent. What was made of other folders is left alone.
+    """
+    planned = {task.head.path.with_suffix(".json") for task in tasks}
+    removed = []
+    for path in sorted(out.absolute().rglob("*.json")):
+        content = _read_report(path)
+        if path in planned or content.get("scans") != str(scans.resolve()):
+            continue
+        for suffix in (".ply", ".png", ".json"):
+            path.with_suffix(suffix).unlink(missing_ok=True)
+        removed.append(str(content["report"]["name"]))
+    return removed
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    """Return what a report's file holds; nothing if it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    is_report = isinstance(content, dict) and isinstance(content.get("report"), dict) and "name" in content["report"]
+    return content if is_report else {}
+
+
 def _prepare_all(
-    tasks: list[_Task], config: PreparationConfig, *, draw: Draw | None, context: RunContext
+    tasks: list[_Task], scans: Path, *, config: PreparationConfig, draw: Draw | None, context: RunContext
 ) -> list[tuple[_Task, _Done]]:
     """Return what every scan gave; heads beyond the memory limit come without their meshes."""
     results = []
     mesh_bytes = 0
     with context.progress(len(tasks), "preparing", "scan") as bar:
-        for index, done in run_tasks(_prepare_one, [(task, config, draw) for task in tasks], context):
+        for index, done in run_tasks(_prepare_one, [(task, scans, config, draw) for task in tasks], context):
             if done.head is not None and done.head.prepared is not None:
                 mesh_bytes += done.head.prepared.nbytes
                 if mesh_bytes > MAX_MESH_BYTES:
@@ -145,7 +176,7 @@ def _prepare_all(
     return results
 
 
-def _prepare_one(task: _Task, config: PreparationConfig, draw: Draw | None) -> _Done:
+def _prepare_one(task: _Task, scans: Path, config: PreparationConfig, draw: Draw | None) -> _Done:
     """Prepare a scan and write its head, picture and report."""
     preparation = prepare(task.scan, config)
     head = None
@@ -162,7 +193,7 @@ def _prepare_one(task: _Task, config: PreparationConfig, draw: Draw | None) -> _
     # Last: a head counts only with its report.
     write_json(
         task.head.path.with_suffix(".json"),
-        {"preparation": _as_text(config), "report": asdict(preparation.report)},
+        {"preparation": _as_text(config), "scans": str(scans.resolve()), "report": asdict(preparation.report)},
     )
     return _Done(preparation.report, head)
 

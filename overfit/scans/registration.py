@@ -14,7 +14,7 @@ from jaxtyping import Float
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from overfit.geometry.point_cloud import PointCloud, median_radius
+from overfit.geometry.point_cloud import EXTENT_PERCENTILES, PointCloud
 from overfit.geometry.similarity import Similarity
 from overfit.scans.template import Template, smooth_normals
 
@@ -28,6 +28,8 @@ COARSE_ROUNDS = 12
 COARSE_NARROWING = 2
 # Candidates that the coarse search returns, for a scan and for each of its parts.
 COARSE_CANDIDATES = 12
+# The same for each size of a scan whose unit is not known.
+SIZE_CANDIDATES = 3
 # Two rotations are the same candidate from this trace of the one between them on: 1 + 2 cos(18 degrees).
 SAME_CANDIDATE_TRACE = 2.9
 # Cosine between normals from which points may be matched in the coarse search.
@@ -67,10 +69,8 @@ FACE_WEIGHT = 5.0
 # Damping of pose and scale as a share of the mean diagonal element: it decides only what the points leave open.
 DAMPING = 1e-6
 
-# Smallest factor of scale that one round of the coarse search finds; a wrong match could shrink a scan to a point.
-MIN_SCALE = 0.5
-# Largest such factor.
-MAX_SCALE = 2.0
+# Extents in mm, of a face mask to a head with shoulders, that are tried for a scan whose unit is not known.
+SCAN_SIZES_MM = (130.0, 165.0, 210.0, 265.0, 335.0, 420.0, 530.0)
 
 # A scan larger than the template by this factor may hold more than a head: parts of it are searched as well.
 LARGE_SCAN = 1.6
@@ -112,6 +112,10 @@ class Registration:
     """Mean distance in mm of the template's face to the scan, of the nearest 80 % of its points."""
     relief: float
     """Correlation, -1 to 1, of the relief of the template's face with that of the scan there."""
+    width_mm: float
+    """Width in mm of the template in the scan's shape, between the outer edges of the ears."""
+    size_ratio: float = 1.0
+    """Factor by which the scan would be larger if its size were estimated from here on."""
 
     @property
     def cost(self) -> float:
@@ -131,12 +135,10 @@ class _Fit:
 
 @dataclass(frozen=True)
 class _Hypotheses:
-    """Similarity transforms of a few points of a scan that are improved side by side."""
+    """Rigid transforms of a few points of a scan that are improved side by side."""
 
     rotations: np.ndarray
     """Rotation matrices (h, 3, 3)."""
-    scales: np.ndarray
-    """Scales (h,)."""
     translations: np.ndarray
     """Translations (h, 3)."""
     points: np.ndarray
@@ -146,11 +148,11 @@ class _Hypotheses:
 
     def transformed(self) -> np.ndarray:
         """Return the points (h, n, 3) in the template's frame."""
-        return self.scales[:, None, None] * self.points + self.translations[:, None]
+        return self.points + self.translations[:, None]
 
     def similarity(self, index: int) -> Similarity:
         """Return one of the transforms."""
-        return Similarity(float(self.scales[index]), self.rotations[index], self.translations[index])
+        return Similarity(1.0, self.rotations[index], self.translations[index])
 
 
 def register(cloud: PointCloud, template: Template, *, estimate_scale: bool) -> Registration:
@@ -162,20 +164,21 @@ def register(cloud: PointCloud, template: Template, *, estimate_scale: bool) -> 
         estimate_scale: Whether the scan's scale is estimated too; else it is kept.
     """
     rng = np.random.default_rng(0)
-    start = _scale_to_template(cloud, template) if estimate_scale else Similarity()
-    scaled = start.transform_cloud(cloud)
+    scalings = _scalings_to_heads(cloud) if estimate_scale else [Similarity()]
+    candidates_per_size = SIZE_CANDIDATES if estimate_scale else COARSE_CANDIDATES
     candidates = [
-        _Fit(candidate, np.zeros(len(template.modes)))
-        for part in _search_parts(scaled, template, rng)
-        for candidate in _coarse_search(part, template, estimate_scale=estimate_scale)
+        _Fit(scaling.then(candidate), np.zeros(len(template.modes)))
+        for scaling in scalings
+        for part in _search_parts(scaling.transform_cloud(cloud), template, rng)
+        for candidate in _coarse_search(part, template, candidates=candidates_per_size)
     ]
-    best = _refine_best(_random_points(scaled, REFINE_POINTS, rng), template, candidates, estimate_scale=estimate_scale)
-    return replace(best, similarity=start.then(best.similarity))
+    return _refine_best(_random_points(cloud, REFINE_POINTS, rng), template, candidates, estimate_scale=estimate_scale)
 
 
-def _scale_to_template(cloud: PointCloud, template: Template) -> Similarity:
-    """Return the scaling that makes a cloud as large as the template: by the median distance from the median point."""
-    return Similarity(median_radius(template.cloud.points) / median_radius(cloud.points))
+def _scalings_to_heads(cloud: PointCloud) -> list[Similarity]:
+    """Return scalings that give a cloud each of the sizes that scans of heads have."""
+    extent = float(np.ptp(np.percentile(cloud.points, EXTENT_PERCENTILES, axis=0), axis=0).max())
+    return [Similarity(size / extent) for size in SCAN_SIZES_MM]
 
 
 def _refine_best(
@@ -189,7 +192,9 @@ def _refine_best(
     full = [
         _refine(cloud, template, fit, rounds=REFINE_ROUNDS, estimate_scale=estimate_scale) for fit in quick[:FINALISTS]
     ]
-    return min((_evaluate(cloud, template, fit) for fit in full), key=lambda registration: registration.cost)
+    best = min(full, key=lambda fit: _evaluate(cloud, template, fit).cost)
+    resized = _refine(few, template, best, rounds=REFINE_ROUNDS, estimate_scale=True)
+    return replace(_evaluate(cloud, template, best), size_ratio=resized.similarity.scale / best.similarity.scale)
 
 
 def _random_points(cloud: PointCloud, count: int, rng: np.random.Generator) -> PointCloud:
@@ -210,16 +215,18 @@ def _search_parts(cloud: PointCloud, template: Template, rng: np.random.Generato
     return parts
 
 
-def _coarse_search(points: PointCloud, template: Template, *, estimate_scale: bool) -> list[Similarity]:
+def _coarse_search(points: PointCloud, template: Template, *, candidates: int) -> list[Similarity]:
     """Return the best of many random rotations, each improved by a few rounds of ICP."""
     hypotheses = _random_hypotheses(points, template)
     for index in range(COARSE_ROUNDS):
         width = _weight_width(index / COARSE_ROUNDS / COARSE_NARROWING)
-        hypotheses = _coarse_round(hypotheses, template, width=width, estimate_scale=estimate_scale)
+        hypotheses = _coarse_round(hypotheses, template, width=width)
     distance, agreement, _ = _match(hypotheses, template)
     normal_cost = COARSE_NORMAL_COST_MM * (1 - agreement)
     cost = (np.minimum(distance, COARSE_MAX_DISTANCE_MM) + normal_cost).mean(1)
-    return [hypotheses.similarity(index) for index in _distinct(hypotheses.rotations, np.argsort(cost))]
+    return [
+        hypotheses.similarity(index) for index in _distinct(hypotheses.rotations, np.argsort(cost), count=candidates)
+    ]
 
 
 def _random_hypotheses(cloud: PointCloud, template: Template) -> _Hypotheses:
@@ -237,7 +244,7 @@ def _random_hypotheses(cloud: PointCloud, template: Template) -> _Hypotheses:
     one_sided = one_sided.clip(0, 1)[:, None]
     side = facing @ template.cloud.points / facing.sum(1, keepdims=True)
     goal = one_sided * side + (1 - one_sided) * template.cloud.points.mean(0)
-    return _Hypotheses(rotations, np.ones(COARSE_ROTATIONS), goal - points.mean(1), points, normals)
+    return _Hypotheses(rotations, goal - points.mean(1), points, normals)
 
 
 def _match(hypotheses: _Hypotheses, template: Template) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -249,52 +256,43 @@ def _match(hypotheses: _Hypotheses, template: Template) -> tuple[np.ndarray, np.
     return np.linalg.norm(target - transformed, axis=-1), agreement, target
 
 
-def _coarse_round(hypotheses: _Hypotheses, template: Template, *, width: float, estimate_scale: bool) -> _Hypotheses:
+def _coarse_round(hypotheses: _Hypotheses, template: Template, *, width: float) -> _Hypotheses:
     """Return the hypotheses after one round of ICP."""
     distance, agreement, target = _match(hypotheses, template)
     weight = _robust_weight(distance, width) * (agreement > COARSE_NORMAL_COSINE) + MIN_WEIGHT
-    rotation, scales, translations = _procrustes(
-        hypotheses.points, target, weight=weight, estimate_scale=estimate_scale
-    )
+    rotation, translations = _procrustes(hypotheses.points, target, weight=weight)
     return _Hypotheses(
         rotation @ hypotheses.rotations,
-        scales,
         translations,
         hypotheses.points @ rotation.transpose(0, 2, 1),
         hypotheses.normals @ rotation.transpose(0, 2, 1),
     )
 
 
-def _distinct(rotations: np.ndarray, order: np.ndarray) -> list[int]:
+def _distinct(rotations: np.ndarray, order: np.ndarray, *, count: int) -> list[int]:
     """Return the first rotations in an order that are not almost the same: many hypotheses end in the same place."""
     chosen: list[int] = []
     for index in order.tolist():
         if all(np.trace(rotations[index].T @ rotations[other]) < SAME_CANDIDATE_TRACE for other in chosen):
             chosen.append(index)
-        if len(chosen) == COARSE_CANDIDATES:
+        if len(chosen) == count:
             break
     return chosen
 
 
-def _procrustes(
-    points: np.ndarray, target: np.ndarray, *, weight: np.ndarray, estimate_scale: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return rotations (h, 3, 3), scales (h,) and translations (h, 3) that fit points (h, n, 3) to targets.
+def _procrustes(points: np.ndarray, target: np.ndarray, *, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rotations (h, 3, 3) and translations (h, 3) that fit points (h, n, 3) to targets.
 
     By weighted least squares (Umeyama 1991).
     """
     weight = weight / weight.sum(1, keepdims=True)
     mean, target_mean = (weight[..., None] * points).sum(1), (weight[..., None] * target).sum(1)
     centred, target_centred = points - mean[:, None], target - target_mean[:, None]
-    u, singular, v = np.linalg.svd(np.einsum("hn,hni,hnj->hij", weight, target_centred, centred))
+    u, _, v = np.linalg.svd(np.einsum("hn,hni,hnj->hij", weight, target_centred, centred))
     # Where the best orthogonal matrix is a reflection, the best rotation turns the weakest axis round.
-    sign = np.sign(np.linalg.det(u @ v))
-    singular[:, 2] *= sign
-    u[:, :, 2] *= sign[:, None]
+    u[:, :, 2] *= np.sign(np.linalg.det(u @ v))[:, None]
     rotation = u @ v
-    variance = (weight * (centred**2).sum(-1)).sum(1)
-    scale = (singular.sum(1) / variance).clip(MIN_SCALE, MAX_SCALE) if estimate_scale else np.ones(len(points))
-    return rotation, scale, target_mean - scale[:, None] * np.einsum("hij,hj->hi", rotation, mean)
+    return rotation, target_mean - np.einsum("hij,hj->hi", rotation, mean)
 
 
 def _refine(cloud: PointCloud, template: Template, start: _Fit, *, rounds: int, estimate_scale: bool) -> _Fit:
@@ -320,7 +318,9 @@ def _refine_round(cloud: PointCloud, template: Template, fit: _Fit, *, width: fl
     weight *= np.where(template.in_face[nearest], FACE_WEIGHT, 1.0)
     # Derivatives of the distance along the normal, with the opposite sign, by rotation, translation, scale and shape.
     columns = [np.cross(moved.points, normal), normal]
-    columns += [(moved.points * normal).sum(1, keepdims=True)] if estimate_scale else []
+    # A smaller scan lies closer to any template, so distances count as a share of its size: (target - scale * point) /
+    # scale changes by the target, not by the point.
+    columns += [(target[nearest] * normal).sum(1, keepdims=True)] if estimate_scale else []
     by_shape = -np.einsum("kni,ni->nk", template.modes[:, nearest], normal)
     jacobian = np.concatenate([*columns, by_shape], axis=1)
     step = _solve(jacobian, plane_distance, weight=weight, shape=fit.shape)
@@ -360,13 +360,14 @@ def _evaluate(cloud: PointCloud, template: Template, fit: _Fit) -> Registration:
     low, high = template.head_box
     in_box = moved.points[((moved.points > low) & (moved.points < high)).all(1)]
     if len(in_box) < MIN_SHARE_IN_BOX * len(moved.points):
-        return Registration(fit.similarity, np.inf, np.inf, -1.0)
+        return Registration(fit.similarity, np.inf, np.inf, -1.0, float(np.ptp(target[:, 0])))
     face = target[template.relief_points]
     return Registration(
         fit.similarity,
         residual_mm=_trimmed_mean(cKDTree(target).query(in_box)[0]),
         face_mm=_trimmed_mean(cKDTree(moved.points).query(face)[0]),
         relief=_compare_relief(moved, template, face),
+        width_mm=float(np.ptp(target[:, 0])),
     )
 
 

@@ -9,8 +9,8 @@ UNITS = "mm, cm, m, in or ft"
 
 # Range in mm of the largest extent of a face mask, a head, or a head with shoulders.
 HEAD_EXTENT_MM = (90.0, 900.0)
-# The usual range. Most heads in inches are smaller if they are taken for centimetres, most in feet are larger if they are
-# taken for metres.
+# The usual range. Most heads in inches are smaller if they are taken for centimetres, most in feet are larger if they
+# are taken for metres.
 USUAL_EXTENT_MM = (125.0, 600.0)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from overfit.geometry.rays import ray_intersector
+from overfit.geometry.rays import openness, ray_intersector
 from overfit.geometry.signed_distance import distance_to_wall, winding_number_distance
 
 # Away from the diagonals, along which two triangles meet.
@@ -53,3 +53,18 @@ def test_signed_distances_do_not_depend_on_the_engine(engine):
 def test_rays_that_meet_nothing_go_to_infinity(engine):
     box = trimesh.creation.box((2, 2, 2))
     assert distance_to_wall(box, ORIGINS[2:], directions=DIRECTIONS[2:]).tolist() == [np.inf]
+
+
+def test_openness_is_the_share_of_sky(engine):
+    ball = trimesh.creation.icosphere(2)
+    points, normals = ball.triangles_center[:20], ball.face_normals[:20]
+    np.testing.assert_array_equal(openness(ball, points, normals, directions=64), 1)
+    np.testing.assert_array_equal(openness(ball, points, -normals, directions=64), 0)
+
+
+def test_openness_counts_directions_by_their_cosine(engine):
+    # A floor beside a wall without end hides half of the sky.
+    wall = trimesh.Trimesh([[0, -1e4, -1e4], [0, 1e4, -1e4], [0, 0, 2e4]], [[0, 1, 2]], process=False)
+    point, up = np.array([[1e-3, 0.0, 0.0]]), np.array([[0.0, 0.0, 1.0]])
+    wall.vertices[:, 0] -= 1e-3 * wall.scale
+    assert openness(wall, point, up, directions=2000)[0] == pytest.approx(0.5, abs=0.02)

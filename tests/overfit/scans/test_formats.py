@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 
 import numpy as np
@@ -179,3 +180,23 @@ def test_a_folder_without_scans_is_refused(tmp_path, find):
 
 def test_scans_that_differ_in_their_suffix_keep_it_in_outputs():
     assert output_names(["a.ply", "b/c.ply", "b/c.obj"]) == ["a", "b/c.ply", "b/c.obj"]
+
+
+def test_names_that_are_no_utf8_are_written_with_a_mark(tmp_path):
+    folder = os.fsencode(tmp_path)
+    try:
+        with open(folder + b"/m\xfcller.ply", "w") as file:
+            file.write("")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    (scan,) = find_scans(tmp_path)
+    assert scan.name == "m\ufffdller.ply" and scan.path.exists()
+    scan.name.encode("utf-8")
+
+
+def test_scans_that_are_called_like_a_report_keep_their_ending():
+    assert output_names(["prepared.obj", "prepared_2.ply", "prepared_heads.ply"]) == [
+        "prepared.obj",
+        "prepared_2.ply",
+        "prepared_heads",
+    ]

@@ -23,6 +23,7 @@ def coarse(monkeypatch):
     """Fewer hypotheses and larger cells than by default, for speed."""
     monkeypatch.setattr(registration, "COARSE_ROTATIONS", 300)
     monkeypatch.setattr(registration, "COARSE_CANDIDATES", 4)
+    monkeypatch.setattr(registration, "SCAN_SIZES_MM", (210.0, 265.0))
     monkeypatch.setattr(surface_reconstruction, "CELL_MM", 4.0)
 
 
@@ -52,7 +53,10 @@ def face_distance(head: trimesh.Trimesh, rotation: np.ndarray | None = None) -> 
     return distances(face, head, rng=np.random.default_rng(0), points=5000)[0].mean()
 
 
-@pytest.mark.parametrize("name, factor", [("mm.ply", 1.0), ("metres über.obj", 1e-3), ("odd.stl", 0.37)])
+@pytest.mark.parametrize(
+    "name, factor",
+    [("mm.ply", 1.0), ("metres über.obj", 1e-3), ("inches.ply", 1 / 25.4), ("feet.stl", 1 / 304.8)],
+)
 def test_a_mesh_comes_back_to_the_canonical_frame(tmp_path, name, factor):
     posed(0, factor).export(tmp_path / name)
     result = prepare_file(tmp_path / name)
@@ -62,6 +66,42 @@ def test_a_mesh_comes_back_to_the_canonical_frame(tmp_path, name, factor):
     assert result.report.kind == "mesh" and result.report.count == len(result.raw.faces)
     assert result.report.components == 1 and result.report.holes >= 2
     assert result.report.scale == pytest.approx(1 / factor, rel=0.02)
+    assert result.report.size == "" and 150 < result.report.width_mm < 200
+    assert result.report.scan_mm < 0.5 and result.report.scan_p95_mm < 1.5 and result.report.head_mm < 0.5
+
+
+def test_a_size_that_no_unit_gives_is_an_adults_and_doubtful(tmp_path):
+    posed(0, 0.0137).export(tmp_path / "odd.stl")
+    result = prepare_file(tmp_path / "odd.stl")
+    adult = prepare_module.ADULT_WIDTH_MM / np.ptp(Template.standard().cloud.points[:, 0])
+    assert result.report.scale == pytest.approx(adult / 0.0137, rel=0.02)
+    assert result.report.size == "doubtful"
+
+
+def test_a_unit_that_a_header_names_is_taken(tmp_path):
+    # In inches, the columns would be a face mask.
+    points = posed(4, 0.05).sample(12_000)
+    np.savetxt(tmp_path / "scan.csv", points, delimiter=",", header="x (cm),y (cm),z (cm)", comments="")
+    assert prepare_file(tmp_path / "scan.csv", keep_scale=True).report.scale == 10
+
+
+def test_double_triangles_do_no_harm(tmp_path):
+    mesh = posed(0, 1.0)
+    doubled = trimesh.Trimesh(mesh.vertices, np.concatenate([mesh.faces, mesh.faces[:, ::-1]]), process=False)
+    doubled.export(tmp_path / "scan.ply")
+    result = prepare_file(tmp_path / "scan.ply")
+    assert result.report.skipped == "" and face_distance(result.head) < 1.0
+    assert "double triangles dropped" in result.report.remarks
+
+
+def test_a_head_that_is_not_the_scans_surface_is_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        prepare_module, "_extract_head", lambda surface, template: template.mesh.copy().apply_scale(0.9)
+    )
+    posed(0, 1.0).export(tmp_path / "scan.ply")
+    result = prepare_file(tmp_path / "scan.ply")
+    assert result.head is None and result.report.scan_mm > 1
+    assert "scan.ply: cannot be closed: the head lies" in result.report.skipped
 
 
 def test_points_come_back_to_the_canonical_frame(tmp_path):
@@ -156,14 +196,14 @@ def test_a_scale_that_is_kept_is_not_estimated(tmp_path):
 def test_a_size_of_no_head_is_refused_if_the_scale_is_kept(tmp_path):
     posed(1, 20.0).export(tmp_path / "scan.ply")
     result = prepare_file(tmp_path / "scan.ply", keep_scale=True)
-    assert "is no human head in mm, cm or m; give its `unit`" in result.report.skipped
+    assert "is no human head in mm, cm, m, in or ft; give its `unit`" in result.report.skipped
 
 
 def test_an_unexpected_error_is_a_reason(tmp_path, monkeypatch):
     def fail(surface):
         raise IndexError("what nobody\nthought of")
 
-    monkeypatch.setattr(prepare_module, "_clean", fail)
+    monkeypatch.setattr(prepare_module, "clean", fail)
     posed(1, 1.0).export(tmp_path / "scan.ply")
     result = prepare_file(tmp_path / "scan.ply")
     assert "scan.ply: cannot be prepared (IndexError: what nobody thought of); " in result.report.skipped

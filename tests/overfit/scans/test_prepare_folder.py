@@ -180,3 +180,37 @@ def test_the_ply_of_a_head_is_what_trimesh_exports(scans):
     assert (scans.parent / "out" / "z.ply").read_bytes() == trimesh.Trimesh(
         head.vertices, head.faces, process=False
     ).export(file_type="ply")
+
+
+def test_scans_that_are_gone_disappear(scans):
+    run(scans)
+    out = scans.parent / "out"
+    (scans / "a.obj").rename(scans / "renamed.obj")
+    (scans / "egg.ply").unlink()
+    # Not a report of ours.
+    (out / "notes.json").write_text("[1]")
+    result = run(scans)
+    assert result.removed == ["a.obj", "egg.ply"]
+    names = {path.name for path in out.rglob("*") if path.is_file()}
+    assert not names & {"a.ply", "a.png", "a.json", "egg.png", "egg.json"}
+    assert {"renamed.ply", "notes.json"} <= names
+    assert run(scans).removed == []
+
+
+def test_a_second_file_of_a_name_leaves_no_head_twice(scans):
+    (scans / "b.obj").unlink()
+    run(scans)
+    assert (scans.parent / "out" / "b.ply").exists()
+    ellipsoid((70, 90, 90)).export(scans / "b.obj")
+    result = run(scans)
+    assert [head.name for head in result.heads if head.name.startswith("b.")] == ["b.obj.ply", "b.ply.ply"]
+    assert not (scans.parent / "out" / "b.ply").exists()
+
+
+def test_heads_of_another_folder_are_left_alone(scans, tmp_path):
+    run(scans)
+    other = tmp_path / "others"
+    other.mkdir()
+    ellipsoid((70, 90, 90)).export(other / "z.ply")
+    assert prepare_folder(other, scans.parent / "out", machine=ONE_THREAD).removed == []
+    assert (scans.parent / "out" / "a.ply").exists()

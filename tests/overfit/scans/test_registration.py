@@ -25,6 +25,7 @@ def short_search(monkeypatch):
     """Fewer hypotheses: what they lead to, the default ones find more surely."""
     monkeypatch.setattr(registration, "COARSE_ROTATIONS", 300)
     monkeypatch.setattr(registration, "COARSE_CANDIDATES", 4)
+    monkeypatch.setattr(registration, "SCAN_SIZES_MM", (165.0, 210.0, 265.0))
 
 
 def sample(mesh: trimesh.Trimesh) -> PointCloud:

@@ -41,6 +41,7 @@ from hyperdiffusion.evaluation.set_metrics import (
 )
 from hyperdiffusion.presets import PRESETS
 from hyperdiffusion.rendering.contact_sheet import draw_preparation, write_contact_sheet, write_preparation_sheets
+from hyperdiffusion.rendering.preparation_page import write_preparation_page
 from hyperdiffusion.rendering.render import Camera, render
 
 __version__ = version("hyperdiffusion-heads")
@@ -99,6 +100,7 @@ __all__ = [
     "write_between",
     "write_contact_sheet",
     "write_heads",
+    "write_preparation_page",
     "write_preparation_sheets",
     "write_samples",
 ]

@@ -68,7 +68,7 @@ def prepare(
 
     Reads meshes (PLY, OBJ, STL, OFF, GLB, glTF), point clouds (PLY, XYZ, ASC, TXT, CSV, PTS, PCD, LAS, LAZ, E57) and
     folders of depth frames, in any pose and unit. Removes noise, collars and shoulders and closes holes. Scans that
-    show no head are skipped. OUT/prepared.csv reports on each scan, OUT/prepared.png shows each beside its head. Run
+    show no head are skipped. OUT/prepared.csv reports on each scan, OUT/prepared.html shows each beside its head. Run
     the same command again to resume.
 
     Args:
@@ -83,9 +83,10 @@ def prepare(
 def _prepare(scans: Path, out: Path, preparation: stage1.PreparationConfig, machine: Machine) -> stage1.PrepareResult:
     result = stage1.prepare(scans, out, config=preparation, machine=machine, draw=stage2.draw_preparation)
     stage2.write_preparation_sheets(result.reports, out)
+    page = stage2.write_preparation_page(result.reports, out)
     kept = len(result.kept)
     counts = f"{len(result.heads) - kept} prepared, {kept} kept from before, {len(result.skipped)} skipped"
-    print(f"{counts}; look at {out / 'prepared.png'}")
+    print(f"{counts}; look at {page} in a browser, or at {out / 'prepared.png'}")
     for name in result.removed:
         print(f"removed {name}: it is no longer in {scans}")
     _print_skipped(result.skipped)

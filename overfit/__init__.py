@@ -28,7 +28,8 @@ from overfit.runtime.errors import BadInput, Skipped
 from overfit.runtime.machine import Machine, RunContext
 from overfit.runtime.workers import run_tasks_in_order
 from overfit.scans.formats import PreparedScan, Scan, find_scans, output_names, read_prepared
-from overfit.scans.prepare import PreparationConfig, PreparationReport
+from overfit.scans.preparation_report import PreparationReport
+from overfit.scans.prepare import PreparationConfig
 from overfit.scans.prepare_folder import PrepareResult
 from overfit.scans.prepare_folder import prepare_folder as prepare
 from overfit.scans.units import MM_PER_UNIT

@@ -14,7 +14,8 @@ from scipy.spatial import cKDTree
 from hyperdiffusion.rendering.render import Camera, render
 from overfit.geometry.point_cloud import PointCloud
 from overfit.runtime.atomic_io import atomic_write
-from overfit.scans.prepare import Preparation, PreparationReport
+from overfit.scans.preparation_report import PreparationReport
+from overfit.scans.prepare import Preparation
 
 # Number of the last letter that Pillow's own font has for certain.
 LAST_LATIN_1 = 255

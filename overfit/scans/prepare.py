@@ -8,23 +8,23 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import trimesh
 
 from overfit.geometry.mesh import largest_component, sample_surface
-from overfit.geometry.point_cloud import EXTENT_PERCENTILES, PointCloud
+from overfit.geometry.point_cloud import PointCloud
 from overfit.geometry.similarity import Similarity
 from overfit.runtime.errors import BadInput
 from overfit.scans.clean import CleanedSurface, clean
 from overfit.scans.formats import RawScan, Scan, load_raw, read_digest, read_prepared
+from overfit.scans.preparation_report import PreparationReport
 from overfit.scans.raw_surface import Surface
-from overfit.scans.registration import Registration, register
+from overfit.scans.scan_alignment import Alignment, align_scan, misalignment
 from overfit.scans.surface_match import SurfaceMatch, match_surfaces
 from overfit.scans.surface_reconstruction import reconstruct_surface
 from overfit.scans.template import Template
-from overfit.scans.units import MM_PER_UNIT, UNITS, Unit, fits_head
+from overfit.scans.units import Unit
 
 # Points of a scan that registration draws from.
 SAMPLE_POINTS = 20_000
@@ -37,24 +37,10 @@ MAX_VARIANCE = 1e18
 # Smallest ratio of a scan's thickness to its length; below it, the scan is flat.
 MIN_THICKNESS = 0.01
 
-# Smallest correlation of the face's relief: heads have 0.55 to 0.9, a skull 0.4, an egg 0.3, a teapot 0.25.
-MIN_RELIEF = 0.45
-# Largest mean distance of the face to the template in mm, beyond what faces differ by.
-MAX_FACE_MM = 6.0
-# Largest mean distance of the scan to the template in mm: hair and clothes are farther off than a face.
-MAX_RESIDUAL_MM = 8.0
-
 # Collars are what is below this share of the template's height ...
 COLLAR_HEIGHT = 0.3
 # ... and farther than this (mm) from its surface.
 COLLAR_DISTANCE_MM = 25.0
-# Mean width in mm between the outer edges of an adult's ears, which decides the size of a scan in an unknown unit. Of
-# all measures of the head it varies least: by 2.8 % (16 heads of a model of adults).
-ADULT_WIDTH_MM = 187.0
-# A scan whose estimated size differs by a larger factor from the one that its unit gives has another unit.
-MAX_SIZE_RATIO = 1.3
-# Range in mm of the width between the outer edges of the ears: infants to large adults.
-HEAD_WIDTH_MM = (120.0, 240.0)
 # Largest mean distance in mm of the scan to the closed head, ...
 MAX_SCAN_MM = 1.0
 # ... and largest 95th percentile.
@@ -79,50 +65,6 @@ class PreparationConfig:
 
 
 @dataclass(frozen=True)
-class PreparationReport:
-    """What was found about a scan and done to it, as far as it came; a row of prepared.csv."""
-
-    name: str
-    """The scan's name."""
-    digest: str = ""
-    """SHA-256 of its bytes; empty if they could not be read."""
-    kind: Literal["mesh", "points"] | None = None
-    """What it holds."""
-    count: int | None = None
-    """How many triangles or points."""
-    components: int | None = None
-    """Connected components of a mesh."""
-    holes: int | None = None
-    """Boundary loops of a mesh."""
-    noise_share: float | None = None
-    """Share of the area or the points that was removed as noise."""
-    scale: float | None = None
-    """Factor to millimetres, with the size that registration found."""
-    rotation_degrees: float | None = None
-    """Angle of the rotation to the canonical frame."""
-    residual_mm: float | None = None
-    """Mean distance of the scan to the template, see Registration."""
-    face_mm: float | None = None
-    """Mean distance of the template's face to the scan, see Registration."""
-    relief: float | None = None
-    """Correlation of the face's relief with the template's, see Registration."""
-    width_mm: float | None = None
-    """Width of the head between the ears' outer edges, as the template has taken its shape."""
-    size: Literal["", "doubtful"] = ""
-    """Doubtful if no unit gives the scan a head's size, or the width is not a human's."""
-    scan_mm: float | None = None
-    """Mean distance to the head of what is seen of the scan where the head is."""
-    scan_p95_mm: float | None = None
-    """95th percentile of that distance."""
-    head_mm: float | None = None
-    """Mean distance to the scan of the head, where the scan is."""
-    remarks: str = ""
-    """What was left out, mended or is doubtful, in words."""
-    skipped: str = ""
-    """Why there is no head; empty if there is one."""
-
-
-@dataclass(frozen=True)
 class Preparation:
     """What preparing a scan gave."""
 
@@ -132,30 +74,6 @@ class Preparation:
     """The scan as it was read, or None if it could not be."""
     head: trimesh.Trimesh | None
     """The closed head in millimetres in the canonical frame, or None if the scan was skipped."""
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """How a scan is brought to the canonical frame."""
-
-    similarity: Similarity
-    """From the scan's frame and unit to the canonical frame in millimetres."""
-    registration: Registration
-    """How well it lies on the template then."""
-    unit: Unit | None
-    """The unit that gives the scan this size, or None if no unit does."""
-
-    @property
-    def size_is_doubtful(self) -> bool:
-        """Whether no unit gives the scan this size, or it is none of a human head."""
-        low, high = HEAD_WIDTH_MM
-        return self.unit is None or not low < self.registration.width_mm < high
-
-    @property
-    def rotation_degrees(self) -> float:
-        """Angle of the rotation."""
-        cosine = (np.trace(self.similarity.rotation) - 1) / 2
-        return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
 def prepare(scan: Scan, config: PreparationConfig = PreparationConfig()) -> Preparation:
@@ -176,8 +94,9 @@ def prepare(scan: Scan, config: PreparationConfig = PreparationConfig()) -> Prep
             cleaned = clean(raw.surface)
             sample = _sample(cleaned.surface)
             template = load_template(config.template)
-            alignment = _align(sample, template, config=config, unit=raw.content.unit)
-            if reason := _misalignment(alignment.registration):
+            unit = raw.content.unit if config.unit == "auto" else config.unit
+            alignment = align_scan(sample, template, unit=unit or "auto", keep_scale=config.keep_scale)
+            if reason := misalignment(alignment.registration):
                 raise BadInput(reason)
             aligned = _without_collar(_transformed(cleaned.surface, alignment.similarity), template)
             closed = _extract_head(aligned, template)
@@ -270,65 +189,6 @@ def _check_volume(points: np.ndarray) -> None:
         variances = np.linalg.eigvalsh(np.nan_to_num(np.cov(points.T)))
     if not MIN_VARIANCE < variances[-1] < MAX_VARIANCE or variances[0] < MIN_THICKNESS**2 * variances[-1]:
         raise BadInput("its points lie in one place or in a plane; export the scan again")
-
-
-def _align(sample: PointCloud, template: Template, *, config: PreparationConfig, unit: Unit | None) -> Alignment:
-    """Return how a scan comes to the canonical frame.
-
-    It keeps the size that its unit gives, if that is a head's; of several units, that in which it lies closest to the
-    template. Otherwise its size is estimated, and a unit that comes close to it decides.
-
-    Args:
-        sample: Points of the scan.
-        template: The head that it is registered on.
-        config: How scans are prepared.
-        unit: The unit that the scan's file names, if it does.
-    """
-    known = unit if config.unit == "auto" else config.unit
-    extent = float(np.ptp(np.percentile(sample.points, EXTENT_PERCENTILES, axis=0), axis=0).max())
-    units = [known] if known else [unit for unit in MM_PER_UNIT if fits_head(extent, unit)]
-    if not units and config.keep_scale:
-        raise BadInput(f"an extent of {extent:.4g} is no human head in {UNITS}; give its `unit`")
-    kept = [_align_at_unit(sample, template, unit) for unit in units]
-    best = min(kept, key=lambda alignment: (_is_doubtful(alignment), alignment.registration.cost), default=None)
-    if best is not None and (config.keep_scale or not _is_doubtful(best)):
-        return best
-    free = register(sample, template, estimate_scale=True)
-    scale = free.similarity.scale * ADULT_WIDTH_MM / free.width_mm
-    nearest = min(MM_PER_UNIT, key=lambda unit: abs(np.log(MM_PER_UNIT[unit] / scale)))
-    if abs(np.log(MM_PER_UNIT[nearest] / scale)) < np.log(MAX_SIZE_RATIO):
-        exact = best if best is not None and best.unit == nearest else _align_at_unit(sample, template, nearest)
-        if not _misalignment(exact.registration):
-            return exact
-    return _align_at_scale(sample, template, scale, unit=None)
-
-
-def _align_at_unit(sample: PointCloud, template: Template, unit: Unit) -> Alignment:
-    return _align_at_scale(sample, template, MM_PER_UNIT[unit], unit=unit)
-
-
-def _align_at_scale(sample: PointCloud, template: Template, scale: float, *, unit: Unit | None) -> Alignment:
-    to_mm = Similarity(scale)
-    registration = register(to_mm.transform_cloud(sample), template, estimate_scale=False)
-    return Alignment(to_mm.then(registration.similarity), registration, unit)
-
-
-def _is_doubtful(alignment: Alignment) -> bool:
-    """Return whether a scan is not aligned, or would lie closer to the template at another size."""
-    ratio = alignment.registration.size_ratio
-    return bool(_misalignment(alignment.registration) or abs(np.log(ratio)) > np.log(MAX_SIZE_RATIO))
-
-
-def _misalignment(registration: Registration) -> str:
-    """Return why a registration is not to be trusted, or an empty string if it is."""
-    if registration.relief < MIN_RELIEF:
-        return f"no face in it (relief {registration.relief:.2f}, a face has {MIN_RELIEF} or more); scan the face too"
-    if registration.face_mm > MAX_FACE_MM or registration.residual_mm > MAX_RESIDUAL_MM:
-        return (
-            f"cannot be aligned: {registration.face_mm:.1f} mm off the template on the face, "
-            f"{registration.residual_mm:.1f} mm in all; remove what is no head"
-        )
-    return ""
 
 
 def _mismatch(match: SurfaceMatch) -> str:

@@ -22,7 +22,8 @@ from overfit.runtime.errors import BadInput, Skipped
 from overfit.runtime.machine import Machine, RunContext
 from overfit.runtime.workers import run_tasks
 from overfit.scans.formats import Scan, find_raw_scans, output_names, parse_prepared, read_digest
-from overfit.scans.prepare import Preparation, PreparationConfig, PreparationReport, load_template, prepare
+from overfit.scans.preparation_report import PreparationReport
+from overfit.scans.prepare import Preparation, PreparationConfig, load_template, prepare
 
 # Heads in memory for the fits that follow, in bytes: about 200 of them. The others are read again.
 MAX_MESH_BYTES = 1 << 30

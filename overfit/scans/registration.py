@@ -155,30 +155,44 @@ class _Hypotheses:
         return Similarity(1.0, self.rotations[index], self.translations[index])
 
 
-def register(cloud: PointCloud, template: Template, *, estimate_scale: bool) -> Registration:
+def register(cloud: PointCloud, template: Template, *, estimate_scale: bool, in_parts: bool = False) -> Registration:
     """Return the best similarity transform from a scan to the template, and how well it fits.
 
     Args:
         cloud: Points with outward normals, in millimetres, or in any unit if the scale is estimated.
         template: The head that the scan is registered on.
         estimate_scale: Whether the scan's scale is estimated too; else it is kept.
+        in_parts: Whether parts of a head's size are searched too, as they are of every scan much larger than a head.
     """
     rng = np.random.default_rng(0)
-    scalings = _scalings_to_heads(cloud) if estimate_scale else [Similarity()]
-    candidates_per_size = SIZE_CANDIDATES if estimate_scale else COARSE_CANDIDATES
-    candidates = [
-        _Fit(scaling.then(candidate), np.zeros(len(template.modes)))
-        for scaling in scalings
-        for part in _search_parts(scaling.transform_cloud(cloud), template, rng)
-        for candidate in _coarse_search(part, template, candidates=candidates_per_size)
-    ]
+    if estimate_scale:
+        starts = _search_sizes(cloud, template, rng)
+    else:
+        starts = _search_known_size(cloud, template, in_parts=in_parts, rng=rng)
+    candidates = [_Fit(start, np.zeros(len(template.modes))) for start in starts]
     return _refine_best(_random_points(cloud, REFINE_POINTS, rng), template, candidates, estimate_scale=estimate_scale)
 
 
-def _scalings_to_heads(cloud: PointCloud) -> list[Similarity]:
-    """Return scalings that give a cloud each of the sizes that scans of heads have."""
+def _search_known_size(
+    cloud: PointCloud, template: Template, *, in_parts: bool, rng: np.random.Generator
+) -> list[Similarity]:
+    """Return candidates for a scan in millimetres, and for parts of it if it is large or `in_parts`."""
+    parts = [_random_points(cloud, COARSE_POINTS, rng)]
+    if in_parts or _is_large(cloud, template):
+        parts += _balls(cloud, rng)
+    return [one for part in parts for one in _coarse_search(part, template, candidates=COARSE_CANDIDATES)]
+
+
+def _search_sizes(cloud: PointCloud, template: Template, rng: np.random.Generator) -> list[Similarity]:
+    """Return candidates for a scan at each of the sizes that scans of heads have."""
     extent = float(np.ptp(np.percentile(cloud.points, EXTENT_PERCENTILES, axis=0), axis=0).max())
-    return [Similarity(size / extent) for size in SCAN_SIZES_MM]
+    few = _random_points(cloud, COARSE_POINTS, rng)
+    starts = []
+    for size in SCAN_SIZES_MM:
+        scaling = Similarity(size / extent)
+        found = _coarse_search(scaling.transform_cloud(few), template, candidates=SIZE_CANDIDATES)
+        starts += [scaling.then(one) for one in found]
+    return starts
 
 
 def _refine_best(
@@ -201,18 +215,22 @@ def _random_points(cloud: PointCloud, count: int, rng: np.random.Generator) -> P
     return cloud[rng.choice(len(cloud.points), min(count, len(cloud.points)), replace=False)]
 
 
-def _search_parts(cloud: PointCloud, template: Template, rng: np.random.Generator) -> list[PointCloud]:
-    """Return a few points of a scan, and of balls of a head's size in a scan much larger than the template."""
-    parts, points = [_random_points(cloud, COARSE_POINTS, rng)], cloud.points
-    if np.ptp(points, axis=0).max() > LARGE_SCAN * np.ptp(template.mesh.bounds, axis=0).max():
-        # Centres as far from each other as can be (Gonzalez 1985).
-        distance, centre = np.full(len(points), np.inf), points[0]
-        for _ in range(PARTS):
-            distance = np.minimum(distance, np.linalg.norm(points - centre, axis=1))
-            centre = points[distance.argmax()]
-            in_ball = np.nonzero(np.linalg.norm(points - centre, axis=1) < PART_RADIUS_MM)[0]
-            parts.append(_random_points(cloud[in_ball], COARSE_POINTS, rng))
-    return parts
+def _is_large(cloud: PointCloud, template: Template) -> bool:
+    """Return whether a scan in millimetres may hold more than a head."""
+    return float(np.ptp(cloud.points, axis=0).max()) > LARGE_SCAN * float(np.ptp(template.mesh.bounds, axis=0).max())
+
+
+def _balls(cloud: PointCloud, rng: np.random.Generator) -> list[PointCloud]:
+    """Return a few points of balls of a head's size in a scan."""
+    points = cloud.points
+    # Centres as far from each other as can be (Gonzalez 1985).
+    distance, centre, balls = np.full(len(points), np.inf), points[0], []
+    for _ in range(PARTS):
+        distance = np.minimum(distance, np.linalg.norm(points - centre, axis=1))
+        centre = points[distance.argmax()]
+        in_ball = np.nonzero(np.linalg.norm(points - centre, axis=1) < PART_RADIUS_MM)[0]
+        balls.append(_random_points(cloud[in_ball], COARSE_POINTS, rng))
+    return balls
 
 
 def _coarse_search(points: PointCloud, template: Template, *, candidates: int) -> list[Similarity]:

@@ -12,6 +12,8 @@ HEAD_EXTENT_MM = (90.0, 900.0)
 # The usual range. Most heads in inches are smaller if they are taken for centimetres, most in feet are larger if they
 # are taken for metres.
 USUAL_EXTENT_MM = (125.0, 600.0)
+# Range of a scan that holds a head: up to a whole body, or a tripod with a head on it.
+SCAN_EXTENT_MM = (90.0, 2300.0)
 
 
 def unit_of_head(extent: float) -> Unit | None:
@@ -19,13 +21,25 @@ def unit_of_head(extent: float) -> Unit | None:
 
     Where a metric unit and one of inches and feet are both possible, it is the metric one.
     """
-    candidates = [unit for unit in MM_PER_UNIT if fits_head(extent, unit)]
-    low, high = USUAL_EXTENT_MM
-    usual = [unit for unit in candidates if low <= extent * MM_PER_UNIT[unit] < high]
-    return next(iter(usual + candidates), None)
+    return next((unit for unit in _likely_first(extent) if fits_head(extent, unit)), None)
 
 
 def fits_head(extent: float, unit: Unit) -> bool:
     """Return whether a human head may have this largest extent in a unit."""
-    low, high = HEAD_EXTENT_MM
+    return _lies_in(extent, unit, HEAD_EXTENT_MM)
+
+
+def likely_units(extent: float) -> list[list[Unit]]:
+    """Return the units that a scan of this largest extent may have: those that give it a head's, then the others."""
+    usual = [unit for unit in MM_PER_UNIT if _lies_in(extent, unit, USUAL_EXTENT_MM)]
+    others = [unit for unit in MM_PER_UNIT if unit not in usual and _lies_in(extent, unit, SCAN_EXTENT_MM)]
+    return [units for units in (usual, others) if units]
+
+
+def _likely_first(extent: float) -> list[Unit]:
+    return [unit for units in likely_units(extent) for unit in units]
+
+
+def _lies_in(extent: float, unit: Unit, bounds: tuple[float, float]) -> bool:
+    low, high = bounds
     return low <= extent * MM_PER_UNIT[unit] < high

@@ -12,7 +12,7 @@ from overfit.fit_metrics import distances
 from overfit.geometry.mesh import on_face_front
 from overfit.runtime.errors import BadInput
 from overfit.scans import prepare as prepare_module
-from overfit.scans import registration, surface_reconstruction
+from overfit.scans import registration, scan_alignment, surface_reconstruction
 from overfit.scans.formats import Scan
 from overfit.scans.prepare import PreparationConfig, load_template, prepare
 from overfit.scans.template import Template
@@ -73,7 +73,7 @@ def test_a_mesh_comes_back_to_the_canonical_frame(tmp_path, name, factor):
 def test_a_size_that_no_unit_gives_is_an_adults_and_doubtful(tmp_path):
     posed(0, 0.0137).export(tmp_path / "odd.stl")
     result = prepare_file(tmp_path / "odd.stl")
-    adult = prepare_module.ADULT_WIDTH_MM / np.ptp(Template.standard().cloud.points[:, 0])
+    adult = scan_alignment.ADULT_WIDTH_MM / np.ptp(Template.standard().cloud.points[:, 0])
     assert result.report.scale == pytest.approx(adult / 0.0137, rel=0.02)
     assert result.report.size == "doubtful"
 
@@ -128,7 +128,7 @@ def test_an_egg_is_skipped_with_what_was_found(tmp_path):
     result = prepare_file(tmp_path / "egg.ply")
     assert result.head is None and result.raw is not None
     assert result.report.skipped.startswith("egg.ply: no face in it")
-    assert result.report.relief < prepare_module.MIN_RELIEF and result.report.scale > 0
+    assert result.report.relief < scan_alignment.MIN_RELIEF and result.report.scale > 0
 
 
 def test_a_broken_file_is_skipped(tmp_path):

@@ -13,7 +13,8 @@ from support import ONE_THREAD, ellipsoid
 from overfit.runtime.errors import BadInput
 from overfit.scans import prepare_folder as prepare_folder_module
 from overfit.scans.formats import Scan, find_scans, load_raw, read_digest, read_prepared
-from overfit.scans.prepare import Preparation, PreparationConfig, PreparationReport
+from overfit.scans.preparation_report import PreparationReport
+from overfit.scans.prepare import Preparation, PreparationConfig
 from overfit.scans.prepare_folder import prepare_folder
 
 NAMES = ("b.ply", "a.obj", "below/ü c.ply", "b.obj")

@@ -6,7 +6,7 @@ Clouds come from files without faces and from depth captures; preparation turns 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt64
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial import cKDTree
@@ -98,13 +98,18 @@ def thin(cloud: PointCloud, count: int) -> PointCloud:
 
 def _first_in_cells(points: np.ndarray, spacing: float) -> np.ndarray:
     """Indices in rising order of the first point (n, 3) in each cell of a grid."""
-    # One number a cell, by one axis after the other, so that clouds of many millions fit the memory. Points far off the
-    # others share cells with them at most.
+    return np.sort(np.unique(cell_numbers(points, spacing), return_index=True)[1])
+
+
+def cell_numbers(points: Float[np.ndarray, "n 3"], spacing: float) -> UInt64[np.ndarray, " n"]:
+    """Return a number for each point, the same for those that share a cell of a grid."""
+    # By one axis after the other, so that clouds of many millions fit the memory. Points farther off than the grid
+    # reaches share its last cells.
     key = np.zeros(len(points), np.uint64)
     for axis in range(points.shape[1]):
         cell = np.floor((points[:, axis] - points[:, axis].min()) / spacing)
         key = (key << np.uint64(CELL_BITS)) | np.minimum(cell, 2.0**CELL_BITS - 1).astype(np.uint64)
-    return np.sort(np.unique(key, return_index=True)[1])
+    return key
 
 
 def estimate_normals(cloud: PointCloud) -> PointCloud:

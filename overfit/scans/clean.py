@@ -12,13 +12,15 @@ import trimesh
 from scipy.sparse import coo_array, csgraph
 from scipy.spatial import cKDTree
 
-from overfit.geometry.point_cloud import PointCloud, estimate_normals, remove_outliers, thin
+from overfit.geometry.point_cloud import PointCloud, cell_numbers, estimate_normals, remove_outliers, thin
 from overfit.geometry.rays import RAY_OFFSET, openness, ray_intersector
 from overfit.runtime.errors import BadInput
 from overfit.scans.raw_surface import Surface
 
 # Points of a cloud that are kept; on a head they are half a millimetre apart.
 MAX_CLOUD_POINTS = 500_000
+# Triangles of a mesh that are kept; on a head they are half a millimetre wide.
+MAX_TRIANGLES = 800_000
 # Components of a mesh with less than this share of the largest one's area are noise.
 MIN_COMPONENT_AREA = 0.02
 # A mesh with a larger share of edges of one triangle only is not welded: its corners may lie apart by rounding.
@@ -105,6 +107,9 @@ def _weld(mesh: trimesh.Trimesh) -> tuple[trimesh.Trimesh, list[str]]:
     """Return a mesh whose neighbours share corners, each triangle once, and remarks on what was mended."""
     remarks = []
     mesh = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    if len(mesh.faces) > MAX_TRIANGLES:
+        remarks.append(f"thinned from {len(mesh.faces):,} triangles")
+        mesh = _thin_mesh(mesh)
     mesh.merge_vertices()
     mesh.update_faces(mesh.nondegenerate_faces())
     if not len(mesh.faces):
@@ -119,6 +124,19 @@ def _weld(mesh: trimesh.Trimesh) -> tuple[trimesh.Trimesh, list[str]]:
         remarks.append(f"{np.count_nonzero(~once):,} double triangles dropped")
         mesh.update_faces(once)
     return mesh, remarks
+
+
+def _thin_mesh(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """Return about `MAX_TRIANGLES` triangles: corners that share a cell of a grid become the first of them.
+
+    Of the many ways to simplify a mesh this one needs the least memory, and corners stay where they were measured.
+    """
+    # A surface has about two triangles for each cell that it crosses.
+    spacing = np.sqrt(2 * mesh.area / MAX_TRIANGLES)
+    _, first, corner = np.unique(cell_numbers(mesh.vertices, spacing), return_index=True, return_inverse=True)
+    thinned = trimesh.Trimesh(mesh.vertices[first], corner[mesh.faces], process=False)
+    thinned.update_faces(thinned.nondegenerate_faces() & thinned.unique_faces())
+    return thinned
 
 
 def _open_edge_share(faces: np.ndarray) -> float:

@@ -81,3 +81,15 @@ def test_a_large_cloud_is_thinned_before_anything_else(monkeypatch):
     assert 1500 < len(cleaned.surface.points) <= 4000
     assert np.abs(cleaned.surface.points.max(0) - [75, 115, 95]).max() < 3
     assert cleaned.statistics.remarks == (f"thinned from 30,000 to {len(cleaned.surface.points):,} points",)
+
+
+def test_a_large_mesh_is_thinned_before_anything_else(monkeypatch):
+    monkeypatch.setattr(clean_module, "MAX_TRIANGLES", 3000)
+    fine = ellipsoid((75.0, 115.0, 95.0), 5)
+    cleaned = clean(fine)
+    assert len(cleaned.surface.faces) < 1.3 * 3000 < len(fine.faces)
+    assert cleaned.surface.volume == pytest.approx(fine.volume, rel=0.02)
+    assert cleaned.statistics.remarks[0] == f"thinned from {len(fine.faces):,} triangles"
+    # Corners stay where they were measured.
+    kept = {tuple(row) for row in np.round(fine.vertices, 6)}
+    assert all(tuple(row) in kept for row in np.round(cleaned.surface.vertices, 6))

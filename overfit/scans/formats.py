@@ -264,10 +264,10 @@ def _parse_stl(scan: Scan, data: bytes) -> RawSurface:
 
 
 def _parse_gltf(scan: Scan, data: bytes) -> RawSurface:
-    loaded = parse_gltf(data, scan.path)
-    if isinstance(loaded, trimesh.PointCloud):
-        return finite_cloud(np.asarray(loaded.vertices, float), None, scan.name)
-    return RawSurface(loaded)
+    content = parse_gltf(data, scan.path)
+    if len(content.triangles):
+        return RawSurface(trimesh.Trimesh(content.vertices, content.triangles, process=False))
+    return finite_cloud(content.vertices, None, scan.name)
 
 
 def _parse_other(scan: Scan, data: bytes) -> RawSurface:

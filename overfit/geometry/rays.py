@@ -4,11 +4,15 @@ from typing import Any
 
 import numpy as np
 import trimesh
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from trimesh.ray.ray_triangle import RayMeshIntersector
 
 # Rays start this share of the mesh's size off the surface, or they would hit the triangle that they start from.
 RAY_OFFSET = 1e-4
+# Points that see less sky than this are inside: in mouths, behind eyeballs, on the back of a thick wall.
+MIN_OPENNESS = 0.05
+# Directions in which such a point looks.
+LOOKING_DIRECTIONS = 24
 # Keeps the division by the weight of all directions finite.
 EPSILON = 1e-12
 
@@ -56,3 +60,10 @@ def openness(
         seen[front] += cosine[front] * ~intersector.intersects_any(starts[front], rays)
         total[front] += cosine[front]
     return seen / np.maximum(total, EPSILON)
+
+
+def seen_from_outside(
+    mesh: trimesh.Trimesh, points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"]
+) -> Bool[np.ndarray, " n"]:
+    """Return whether each point on a mesh sees some sky in front of it."""
+    return openness(mesh, points, normals, directions=LOOKING_DIRECTIONS) > MIN_OPENNESS

@@ -199,7 +199,13 @@ def _is_truedepth(data: bytes) -> bool:
 def _read_truedepth(contents: dict[Path, bytes]) -> tuple[list[DepthFrame], list[str]]:
     """Return the frames, and a remark on each file that is none."""
     files = {path: data for path, data in contents.items() if path.suffix == ".ply"}
-    return _read_frames(files, lambda _, data: _parse_truedepth(data))
+
+    def parse(_: Path, data: bytes) -> DepthFrame:
+        if not _is_truedepth(data):
+            raise ValueError("no depth frame")
+        return _parse_truedepth(data)
+
+    return _read_frames(files, parse)
 
 
 def _read_frames(

@@ -14,6 +14,7 @@ import trimesh
 
 from overfit.geometry.mesh import largest_component, sample_surface
 from overfit.geometry.point_cloud import PointCloud
+from overfit.geometry.rays import seen_from_outside
 from overfit.geometry.similarity import Similarity
 from overfit.runtime.errors import BadInput
 from overfit.scans.clean import CleanedSurface, clean
@@ -171,12 +172,15 @@ def _count(surface: Surface) -> int:
 
 
 def _sample(surface: Surface) -> PointCloud:
-    """Return random points of a surface, with normals. Raises BadInput if they have no volume."""
+    """Return random points of what is seen of a surface, with normals. Raises BadInput if they have no volume."""
     rng = np.random.default_rng(0)
     if isinstance(surface, PointCloud):
         sample = surface[rng.permutation(len(surface.points))[:SAMPLE_POINTS]]
     else:
         sample = PointCloud(*sample_surface(surface, SAMPLE_POINTS, rng=rng))
+        # What cannot be seen, such as a mouth's inside, has no counterpart on the template.
+        seen = seen_from_outside(surface, sample.points, sample.known_normals)
+        sample = sample[seen] if seen.any() else sample
     _check_volume(sample.points)
     return sample
 

@@ -27,6 +27,8 @@ from overfit.scans.prepare import Preparation, PreparationConfig, load_template,
 
 # Heads in memory for the fits that follow, in bytes: about 200 of them. The others are read again.
 MAX_MESH_BYTES = 1 << 30
+# What the report on a scan says whose bytes are those of another.
+DUPLICATE = "the same file as"
 # Fields of reports that the first version wrote, by today's names.
 FIRST_VERSION_FIELDS = {
     "pieces": "components",
@@ -66,6 +68,15 @@ class _Task:
     """The raw scan."""
     head: Scan
     """Its head, not written yet."""
+    digest: str
+    """SHA-256 of the scan's bytes; empty if it cannot be read."""
+    same_as: str = ""
+    """Name of the first scan with the same bytes, if this is another one: one head must not count twice."""
+
+    @property
+    def duplicate(self) -> str:
+        """Why the scan is left out if it is the same as another; else an empty string."""
+        return f"{self.scan.name}: {DUPLICATE} {self.same_as}; keep one of them" if self.same_as else ""
 
 
 @dataclass(frozen=True)
@@ -130,7 +141,21 @@ def _plan(scans: Path, out: Path) -> list[_Task]:
     """Return all scans and their heads, which are named as `find_scans` names them in the output folder."""
     found = find_raw_scans(scans)
     names = [f"{name}.ply" for name in output_names([scan.name for scan in found])]
-    return [_Task(scan, Scan(name, (out / name).absolute(), unit="mm")) for scan, name in zip(found, names)]
+    first: dict[str, str] = {}
+    tasks = []
+    for scan, name in zip(found, names):
+        digest = _digest(scan)
+        same_as = first.setdefault(digest, scan.name) if digest else scan.name
+        head = Scan(name, (out / name).absolute(), unit="mm")
+        tasks.append(_Task(scan, head, digest, "" if same_as == scan.name else same_as))
+    return tasks
+
+
+def _digest(scan: Scan) -> str:
+    try:
+        return read_digest(scan)
+    except OSError:
+        return ""
 
 
 def _remove_withdrawn(scans: Path, out: Path, tasks: list[_Task]) -> list[str]:
@@ -179,7 +204,11 @@ def _prepare_all(
 
 def _prepare_one(task: _Task, scans: Path, config: PreparationConfig, draw: Draw | None) -> _Done:
     """Prepare a scan and write its head, picture and report."""
-    preparation = prepare(task.scan, config)
+    if task.same_as:
+        report = PreparationReport(task.scan.name, task.digest, skipped=task.duplicate)
+        preparation = Preparation(report, None, None)
+    else:
+        preparation = prepare(task.scan, config)
     head = None
     if preparation.head is not None:
         data = export_ply(preparation.head)
@@ -214,7 +243,9 @@ def _earlier_report(task: _Task, config: PreparationConfig) -> PreparationReport
         content = json.loads(task.head.path.with_suffix(".json").read_text(encoding="utf-8"))
         values = {FIRST_VERSION_FIELDS.get(name, name): value for name, value in content["report"].items()}
         report = PreparationReport(**values)
-        same = content["preparation"] == _as_text(config) and report.digest == read_digest(task.scan)
+        same = content["preparation"] == _as_text(config) and report.digest == task.digest
+        # Which of equal files is prepared may have changed.
+        same = same and (report.skipped == task.duplicate or not (task.same_as or DUPLICATE in report.skipped))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return report if same and (task.head.path.exists() or report.skipped) else None

@@ -10,15 +10,11 @@ from scipy.spatial import cKDTree
 
 from overfit.geometry.mesh import igl_arrays, sample_surface
 from overfit.geometry.point_cloud import PointCloud
-from overfit.geometry.rays import openness
+from overfit.geometry.rays import seen_from_outside
 from overfit.scans.raw_surface import Surface
 
 # Points by which surfaces are compared.
 COMPARED_POINTS = 10_000
-# Points that see out less than this are inside: mouths, eyeballs, the back of a thick wall.
-MIN_OPENNESS = 0.05
-# Directions in which a point looks out.
-LOOKING_DIRECTIONS = 24
 # Farther from the scan than this (mm), the head closes what was not scanned.
 SCANNED_MM = 3.0
 
@@ -58,7 +54,7 @@ def _seen_points(scan: Surface, box: tuple[np.ndarray, np.ndarray]) -> np.ndarra
     points, normals = sample_surface(scan, COMPARED_POINTS, rng=rng)
     in_box = ((points > low) & (points < high)).all(1)
     points, normals = points[in_box], normals[in_box]
-    return points[openness(scan, points, normals, directions=LOOKING_DIRECTIONS) > MIN_OPENNESS]
+    return points[seen_from_outside(scan, points, normals)]
 
 
 def _distance_to_scan(points: np.ndarray, scan: Surface) -> np.ndarray:

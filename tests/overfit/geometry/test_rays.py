@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from overfit.geometry.rays import openness, ray_intersector
+from overfit.geometry.rays import openness, ray_intersector, seen_from_outside
 from overfit.geometry.signed_distance import distance_to_wall, winding_number_distance
 
 # Away from the diagonals, along which two triangles meet.
@@ -68,3 +68,10 @@ def test_openness_counts_directions_by_their_cosine(engine):
     point, up = np.array([[1e-3, 0.0, 0.0]]), np.array([[0.0, 0.0, 1.0]])
     wall.vertices[:, 0] -= 1e-3 * wall.scale
     assert openness(wall, point, up, directions=2000)[0] == pytest.approx(0.5, abs=0.02)
+
+
+def test_what_lies_inside_is_not_seen_from_outside(engine):
+    skin, eyeball = trimesh.creation.icosphere(2), trimesh.creation.icosphere(2, radius=0.5)
+    head = trimesh.util.concatenate([skin, eyeball])
+    seen = seen_from_outside(head, head.triangles_center, head.face_normals)
+    assert seen[: len(skin.faces)].all() and not seen[len(skin.faces) :].any()

@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_a_second_run_prepares_only_what_is_new_or_has_changed(scans, prepared):
     (scans.parent / "out" / "a.ply").unlink()
     ellipsoid((70, 90, 90)).export(scans / "egg.ply")
     ellipsoid((70, 100, 90)).export(scans / "b.ply")
-    ellipsoid((70, 100, 90)).export(scans / "new.ply")
+    ellipsoid((72, 100, 90)).export(scans / "new.ply")
     changed = run(scans)
     assert prepared == ["a.obj", "b.ply", "egg.ply", "new.ply"]
     assert changed.kept == ["b.obj.ply", "below/ü c.ply"] and len(changed.heads) == 5
@@ -215,3 +216,17 @@ def test_heads_of_another_folder_are_left_alone(scans, tmp_path):
     ellipsoid((70, 90, 90)).export(other / "z.ply")
     assert prepare_folder(other, scans.parent / "out", machine=ONE_THREAD).removed == []
     assert (scans.parent / "out" / "a.ply").exists()
+
+
+def test_equal_files_are_one_head(scans, prepared):
+    shutil.copy(scans / "a.obj", scans / "z copy.obj")
+    result = run(scans)
+    assert "z copy.obj" not in prepared and len(result.heads) == 4
+    reasons = {one.name: one.reason for one in result.skipped}
+    assert reasons["z copy.obj"] == "z copy.obj: the same file as a.obj; keep one of them"
+    prepared.clear()
+    assert run(scans).reports == result.reports and prepared == []
+    # The copy takes the place of a file that is gone.
+    (scans / "a.obj").unlink()
+    assert "z copy.ply" in [head.name for head in run(scans).heads]
+    assert prepared == ["z copy.obj"]

@@ -175,6 +175,7 @@ CONTENTS: dict[str, Table | StepTimes | Value] = {
     "fit-midpoints": Table(columns.FIT_MIDPOINTS, ("fit_quality",), sources=False),
     "fit-speed": Table(columns.FIT_SPEED, ("fit_speed",)),
     "fit-scale": Table(columns.FIT_SCALE, ("fit_scale",)),
+    "prepare-repeatability": Table(columns.PREPARE_QUALITY, ("prepare_repeatability",)),
     "prepare-quality": Table(columns.PREPARE_QUALITY, ("prepare_quality",)),
     "sample-speed": Table((Column("machine", "machine"), *columns.SAMPLE_SPEED), _results_named("sample_speed_*")),
     "train-scale": Table(columns.TRAIN_SCALE, ("train_scale",)),

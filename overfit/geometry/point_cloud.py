@@ -106,6 +106,8 @@ def cell_numbers(points: Float[np.ndarray, "n 3"], spacing: float) -> UInt64[np.
     # By one axis after the other, so that clouds of many millions fit the memory. Points farther off than the grid
     # reaches share its last cells.
     key = np.zeros(len(points), np.uint64)
+    if not len(points):
+        return key
     for axis in range(points.shape[1]):
         cell = np.floor((points[:, axis] - points[:, axis].min()) / spacing)
         key = (key << np.uint64(CELL_BITS)) | np.minimum(cell, 2.0**CELL_BITS - 1).astype(np.uint64)

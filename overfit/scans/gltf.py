@@ -17,6 +17,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
+from overfit.geometry.polygons import fan_triangles, strip_triangles
+
 _GLB_MAGIC = b"glTF"
 _GLB_HEADER_BYTES = 12
 _CHUNK_HEADER_BYTES = 8
@@ -217,12 +219,6 @@ def _primitive_triangles(file: _File, primitive: dict[str, Any], count: int) -> 
     mode = primitive.get("mode", _TRIANGLES)
     if mode == _TRIANGLES:
         return corners[: len(corners) // 3 * 3].reshape(-1, 3)
-    if mode not in (_STRIP, _FAN) or len(corners) < 3:
-        return np.empty((0, 3), np.int64)
-    triangles = np.stack([corners[:-2], corners[1:-1], corners[2:]], axis=1)
-    if mode == _FAN:
-        triangles[:, 0] = corners[0]
-    else:
-        # Every second triangle of a strip is the other way round.
-        triangles[1::2] = triangles[1::2, ::-1]
-    return triangles
+    if mode == _STRIP:
+        return strip_triangles(corners)
+    return fan_triangles(corners[None]) if mode == _FAN else np.empty((0, 3), np.int64)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from overfit.geometry.polygons import fan_triangles
+
 # Bytes that are parsed at a time.
 BLOCK_BYTES = 1 << 22
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -77,7 +79,7 @@ def _parse_faces(lines: list[bytes], vertices_before: int) -> tuple[np.ndarray, 
     if b"-" not in bare:
         try:
             corners = np.loadtxt(io.BytesIO(bare), dtype=np.int64, ndmin=2)
-            return _fans(corners - 1), 0
+            return fan_triangles(corners - 1), 0
         except ValueError:
             # Faces of several lengths, or damaged ones.
             pass
@@ -100,9 +102,3 @@ def _parse_faces_one_by_one(lines: list[bytes], vertices_before: int) -> tuple[n
             damaged += len(corners) < 3
             triangles += [(corners[0], *pair) for pair in zip(corners[1:], corners[2:])]
     return np.array(triangles, np.int64).reshape(-1, 3), damaged
-
-
-def _fans(corners: np.ndarray) -> np.ndarray:
-    """Return the triangles of faces (n, k), each a fan about its first corner."""
-    fans = [corners[:, [0, index, index + 1]] for index in range(1, corners.shape[1] - 1)]
-    return np.concatenate(fans) if fans else np.empty((0, 3), np.int64)

@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from overfit.geometry.polygons import fan_triangles, strip_triangles
+
 # PLY's names of numbers, and NumPy's.
 _TYPES = {
     "char": "i1",
@@ -94,9 +96,10 @@ def parse_ply(data: bytes) -> PlyContent:
             vertices = _stack(columns, ("x", "y", "z"))
             normals = _stack(columns, ("nx", "ny", "nz"))
         elif element.name == "face":
-            triangles += [_fans(corners) for corners in values.lists]
+            triangles += [fan_triangles(corners.astype(np.int64)) for corners in values.lists]
         elif element.name == "tristrips":
-            triangles += [_strip_triangles(strip) for corners in values.lists for strip in corners]
+            rows = [row for corners in values.lists for row in corners]
+            triangles += [strip_triangles(strip) for row in rows for strip in _strips(row)]
     if vertices is None:
         raise ValueError("no vertices with x, y and z in it")
     return PlyContent(vertices, normals, np.concatenate(triangles))
@@ -139,25 +142,10 @@ def _stack(columns: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray
     return np.stack([np.asarray(columns[name], float) for name in names], axis=1)
 
 
-def _fans(corners: np.ndarray) -> np.ndarray:
-    """Return the triangles of faces (n, k), each a fan about its first corner."""
-    if corners.shape[1] < 3:
-        return np.empty((0, 3), np.int64)
-    fans = [corners[:, [0, index, index + 1]] for index in range(1, corners.shape[1] - 1)]
-    return np.concatenate(fans).astype(np.int64)
-
-
-def _strip_triangles(strip: np.ndarray) -> np.ndarray:
-    """Return the triangles of strips (k,) that follow each other; every second one is the other way round."""
-    ends = np.flatnonzero(strip == _STRIP_END)
-    parts = [part[part != _STRIP_END] for part in np.split(strip.astype(np.int64), ends)]
-    triangles = [np.empty((0, 3), np.int64)]
-    for part in parts:
-        if len(part) >= 3:
-            found = np.stack([part[:-2], part[1:-1], part[2:]], axis=1)
-            found[1::2] = found[1::2, ::-1]
-            triangles.append(found)
-    return np.concatenate(triangles)
+def _strips(corners: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the strips (k,) that follow each other in one list."""
+    for part in np.split(corners.astype(np.int64), np.flatnonzero(corners == _STRIP_END)):
+        yield part[part != _STRIP_END]
 
 
 def _read_binary(body: memoryview, elements: list[_Element], order: str) -> Iterator[tuple[_Element, _Values]]:

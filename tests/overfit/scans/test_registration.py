@@ -10,8 +10,8 @@ from overfit.geometry.mesh import sample_surface
 from overfit.geometry.point_cloud import PointCloud
 from overfit.geometry.similarity import Similarity
 from overfit.scans import registration
-from overfit.scans.prepare import MIN_RELIEF
 from overfit.scans.registration import register
+from overfit.scans.scan_alignment import MIN_RELIEF
 from overfit.scans.template import Template
 
 

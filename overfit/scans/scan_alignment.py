@@ -25,6 +25,8 @@ ADULT_WIDTH_MM = 187.0
 MAX_SIZE_RATIO = 1.3
 # A scan whose estimated size differs by less from the one that a unit gives has that unit: infants are small.
 MAX_UNIT_RATIO = 1.5
+# A scan that is not larger (mm) is a head or none: its parts are not searched.
+MIN_EXTENT_OF_PARTS_MM = 300.0
 # Range in mm of the width between the outer edges of the ears: infants to large adults.
 HEAD_WIDTH_MM = (120.0, 240.0)
 
@@ -74,7 +76,11 @@ def align_scan(sample: PointCloud, template: Template, *, unit: Unit, keep_scale
         raise BadInput(f"an extent of {extent:.4g} is no human head in {UNITS}; give its `unit`")
     tried = []
     for in_parts, units in ((in_parts, units) for in_parts in (False, True) for units in groups):
+        if in_parts:
+            units = [unit for unit in units if extent * MM_PER_UNIT[unit] > MIN_EXTENT_OF_PARTS_MM]
         kept = [_align_at_scale(sample, template, MM_PER_UNIT[unit], unit=unit, in_parts=in_parts) for unit in units]
+        if not kept:
+            continue
         tried.append(min(kept, key=lambda alignment: (_is_doubtful(alignment), alignment.registration.cost)))
         if not _is_doubtful(tried[-1]):
             return tried[-1]

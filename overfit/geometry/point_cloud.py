@@ -58,6 +58,11 @@ def median_radius(points: Float[np.ndarray, "n 3"]) -> float:
     return float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1)))
 
 
+def largest_extent(points: Float[np.ndarray, "n 3"]) -> float:
+    """Return the largest extent of points along an axis, without the single ones far off."""
+    return float(np.ptp(np.percentile(points, EXTENT_PERCENTILES, axis=0), axis=0).max())
+
+
 def remove_outliers(cloud: PointCloud) -> PointCloud:
     """Return the cloud without points that have few others near them and without small separate components.
 
@@ -86,9 +91,8 @@ def thin(cloud: PointCloud, count: int) -> PointCloud:
     """
     if len(cloud.points) <= count:
         return cloud
-    low, high = np.percentile(cloud.points[:: len(cloud.points) // count], EXTENT_PERCENTILES, axis=0)
     # A closed surface as large as the box of these points has about this many cells.
-    spacing = float((high - low).max()) / np.sqrt(count)
+    spacing = largest_extent(cloud.points[:: len(cloud.points) // count]) / np.sqrt(count)
     chosen = _first_in_cells(cloud.points, spacing)
     while len(chosen) > count:
         spacing *= MIN_CELL_GROWTH * np.sqrt(len(chosen) / count)

@@ -136,6 +136,10 @@ def _parse_header(header: str) -> tuple[str, list[_Element]]:
     return order, elements
 
 
+def _too_short(element: _Element) -> ValueError:
+    return ValueError(f"it ends before its {element.count} records of {element.name} do")
+
+
 def _stack(columns: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray | None:
     if not all(name in columns for name in names):
         return None
@@ -158,7 +162,7 @@ def _read_binary(body: memoryview, elements: list[_Element], order: str) -> Iter
             record = np.dtype([(one.name, order + one.type) for one in element.properties])
             stop = start + record.itemsize * element.count
             if stop > len(body):
-                raise ValueError(f"it ends before its {element.count} records of {element.name} do")
+                raise _too_short(element)
             rows = np.frombuffer(body[start:stop], record) if record.itemsize else np.empty(0, record)
             values, start = _Values({name: rows[name] for name in record.names or ()}, []), stop
         yield element, values
@@ -240,7 +244,7 @@ def _mixed_lists(
                 lengths.append(length)
             position += length * size
         if position > end:
-            raise ValueError(f"it ends before its {element.count} records of {element.name} do")
+            raise _too_short(element)
     if corners is None:
         return _Values({}, []), position
     offsets, counts = np.array(places), np.array(lengths)
@@ -264,7 +268,7 @@ def _read_text(body: memoryview, elements: list[_Element], _order: str) -> Itera
         else:
             rows = np.loadtxt(lines, ndmin=2) if element.count else np.empty((0, len(element.properties)))
             if rows.shape != (element.count, len(element.properties)):
-                raise ValueError(f"it ends before its {element.count} records of {element.name} do")
+                raise _too_short(element)
             yield element, _Values({one.name: rows[:, index] for index, one in enumerate(element.properties)}, [])
 
 
@@ -292,5 +296,5 @@ def _text_lists(lines: Iterator[bytes], element: _Element) -> list[np.ndarray]:
             raise ValueError(f"a record of {element.name} with {len(words)} numbers instead of {position}")
         count += 1
     if count < element.count:
-        raise ValueError(f"it ends before its {element.count} records of {element.name} do")
+        raise _too_short(element)
     return [np.array(rows, np.int64).reshape(len(rows), length) for length, rows in by_length.items()]

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from overfit.geometry.point_cloud import EXTENT_PERCENTILES, PointCloud
+from overfit.geometry.point_cloud import PointCloud, largest_extent
 from overfit.geometry.similarity import Similarity
 from overfit.scans.template import Template, smooth_normals
 
@@ -185,7 +185,7 @@ def _search_known_size(
 
 def _search_sizes(cloud: PointCloud, template: Template, rng: np.random.Generator) -> list[Similarity]:
     """Return candidates for a scan at each of the sizes that scans of heads have."""
-    extent = float(np.ptp(np.percentile(cloud.points, EXTENT_PERCENTILES, axis=0), axis=0).max())
+    extent = largest_extent(cloud.points)
     few = _random_points(cloud, COARSE_POINTS, rng)
     starts = []
     for size in SCAN_SIZES_MM:
@@ -206,9 +206,10 @@ def _refine_best(
     full = [
         _refine(cloud, template, fit, rounds=REFINE_ROUNDS, estimate_scale=estimate_scale) for fit in quick[:FINALISTS]
     ]
-    best = min(full, key=lambda fit: _evaluate(cloud, template, fit).cost)
+    evaluated = [(fit, _evaluate(cloud, template, fit)) for fit in full]
+    best, registration = min(evaluated, key=lambda pair: pair[1].cost)
     resized = _refine(few, template, best, rounds=REFINE_ROUNDS, estimate_scale=True)
-    return replace(_evaluate(cloud, template, best), size_ratio=resized.similarity.scale / best.similarity.scale)
+    return replace(registration, size_ratio=resized.similarity.scale / best.similarity.scale)
 
 
 def _random_points(cloud: PointCloud, count: int, rng: np.random.Generator) -> PointCloud:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from overfit.geometry.point_cloud import EXTENT_PERCENTILES, PointCloud
+from overfit.geometry.point_cloud import PointCloud, largest_extent
 from overfit.geometry.similarity import Similarity
 from overfit.runtime.errors import BadInput
 from overfit.scans.registration import Registration, register
@@ -70,7 +70,7 @@ def align_scan(sample: PointCloud, template: Template, *, unit: Unit, keep_scale
 
     Raises BadInput if the size is to be kept, and no unit gives the scan that of a head.
     """
-    extent = float(np.ptp(np.percentile(sample.points, EXTENT_PERCENTILES, axis=0), axis=0).max())
+    extent = largest_extent(sample.points)
     groups = likely_units(extent) if unit == "auto" else [[unit]]
     if not groups and keep_scale:
         raise BadInput(f"an extent of {extent:.4g} is no human head in {UNITS}; give its `unit`")

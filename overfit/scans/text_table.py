@@ -8,7 +8,7 @@ header that is not understood is refused: its columns are never guessed.
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -320,19 +320,18 @@ def _parse_block(block: bytes, layout: _Layout) -> tuple[np.ndarray, int]:
             io.BytesIO(block), delimiter=delimiter, usecols=layout.columns, ndmin=2, comments=None, quotechar='"'
         )
         return rows, 0
-    except (ValueError, UnicodeDecodeError):
+    except ValueError:
         return _parse_lines(block, layout)
 
 
 def _parse_lines(block: bytes, layout: _Layout) -> tuple[np.ndarray, int]:
     """Return what `_parse_block` does, one line after the other."""
-    split: Callable[[str], list[str]] = layout.dialect.split
     rows, unreadable = [], 0
     for line in block.decode("utf-8", "replace").splitlines():
         if not line.strip() or line.startswith(("#", "//")):
             continue
         try:
-            fields = split(line)
+            fields = layout.dialect.split(line)
             wanted = [fields[column] for column in layout.columns]
             missing = all(field.lower() in _MISSING for field in wanted)
             rows.append([np.nan] * len(wanted) if missing else [float(field) for field in wanted])

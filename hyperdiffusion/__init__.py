@@ -20,7 +20,7 @@ from hyperdiffusion.diffusion.interpolate import (
 )
 from hyperdiffusion.diffusion.samplers import SampleNoise, ddim, ddpm, dpm, ode
 from hyperdiffusion.diffusion.schedule import NoiseSchedule
-from hyperdiffusion.diffusion.train import Wandb, train
+from hyperdiffusion.diffusion.train import Wandb, train, withdrawn_heads
 from hyperdiffusion.diffusion.training_config import TrainingConfig
 from hyperdiffusion.diffusion.write_samples import WrittenHeads, write_between, write_samples
 from hyperdiffusion.evaluation.evaluate import evaluate, evaluate_sets
@@ -97,6 +97,7 @@ __all__ = [
     "sinusoidal_embedding",
     "train",
     "train_val_split",
+    "withdrawn_heads",
     "write_between",
     "write_contact_sheet",
     "write_heads",

@@ -137,6 +137,8 @@ def overfit(
     result = stage1.overfit(source, store, config=config, machine=machine, batch_size=batch_size, ray=ray)
     errors = sorted(record.error_mm for record in result.records)
     print(f"{len(result.fitted)} fitted, {len(result.kept)} kept from before, {len(result.skipped)} skipped")
+    for name in result.removed:
+        print(f"removed the fit of {name}: its scan is gone")
     if errors:
         print(f"surface error: mean {sum(errors) / len(errors):.3f} mm, worst {errors[-1]:.3f} mm")
     _print_skipped(result.skipped)
@@ -158,6 +160,8 @@ def decode(
 ) -> None:
     """Decode the fitted networks of a store back to meshes, one a scan, under the scans' names.
 
+    OUT/decoded.csv lists them. Meshes of scans that are gone from the store are removed.
+
     Args:
         store: Store made by `hyperdiffusion overfit`.
         out: Folder for the meshes, in millimetres.
@@ -165,13 +169,11 @@ def decode(
         format: File format of the meshes.
         machine: Compute resources.
     """
-    context = machine.start()
-    fits = stage1.Store(store).read()
-    names = stage1.output_names([record.name for record in fits.records])
-    named = [(name, fits.head(index)) for index, name in enumerate(names)]
-    decoded = stage1.decode_to_folder(named, out, config=decoding, mesh_format=format, context=context)
-    _print_failures([head for head in decoded if head.mesh is None])
-    if all(head.mesh is None for head in decoded):
+    result = stage1.decode_store(store, out, config=decoding, mesh_format=format, machine=machine)
+    for name in result.removed:
+        print(f"removed the mesh of {name}: it is no longer in {store}")
+    _print_failures([head for head in result.heads if head.mesh is None])
+    if all(head.mesh is None for head in result.heads):
         raise BadInput(f"{out}: no fit has a surface; see the reasons above")
 
 
@@ -187,7 +189,8 @@ def train(
 ) -> None:
     """Train a diffusion model of the fitted networks' weights (stage 2).
 
-    Run the same command again to resume. Several processes train one model under torchrun:
+    Run the same command again to resume; a model of heads that have been removed from the store since is trained anew.
+    Several processes train one model under torchrun:
     `torchrun --nproc-per-node 8 -m hyperdiffusion train STORE CHECKPOINT`.
 
     Args:
@@ -201,6 +204,9 @@ def train(
         compile: Compile the denoiser (torch.compile), which takes a minute before the first step.
     """
     del preset  # main() has made it the default of `training`.
+    withdrawn = stage2.withdrawn_heads(store, checkpoint)
+    if withdrawn and stage2.is_main_process():
+        print(f"{checkpoint}: {withdrawn} of its training heads removed from {store}; training it anew")
     model = stage2.train(store, checkpoint, config=training, machine=machine, wandb=wandb, shard=shard, compile=compile)
     if stage2.is_main_process():
         print(model.training.summary())

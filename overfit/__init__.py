@@ -3,6 +3,7 @@
 from overfit.canonical.align import AlignmentConfig, ScanAlignment, align
 from overfit.canonical.warp import Warp, WarpSpace
 from overfit.decode_folder import DecodedHead, MeshFormat, decode_to_folder
+from overfit.decode_store import DecodeResult, decode_store
 from overfit.decoder import DecodeConfig, decode, try_decode
 from overfit.field import Field
 from overfit.field_labels import FIELD_LOSS, FieldLabels
@@ -27,7 +28,7 @@ from overfit.presets import PRESETS, Preset
 from overfit.runtime.errors import BadInput, Skipped
 from overfit.runtime.machine import Machine, RunContext
 from overfit.runtime.workers import run_tasks_in_order
-from overfit.scans.formats import PreparedScan, Scan, find_scans, output_names, read_prepared
+from overfit.scans.formats import PreparedScan, Scan, find_scans, read_prepared
 from overfit.scans.preparation_report import PreparationReport
 from overfit.scans.prepare import PreparationConfig
 from overfit.scans.prepare_folder import PrepareResult
@@ -47,6 +48,7 @@ __all__ = [
     "BatchSetup",
     "Cube",
     "DecodeConfig",
+    "DecodeResult",
     "DecodedHead",
     "Field",
     "FieldLabels",
@@ -80,6 +82,7 @@ __all__ = [
     "autocast",
     "connected_components",
     "decode",
+    "decode_store",
     "decode_to_folder",
     "face_normal_error",
     "find_scans",
@@ -91,7 +94,6 @@ __all__ = [
     "largest_component",
     "losses",
     "on_face_front",
-    "output_names",
     "overfit",
     "prepare",
     "prepared_folder",

@@ -62,6 +62,8 @@ class OverfitResult:
     """Names of the scans that the store held already."""
     skipped: list[Skipped]
     """Scans without a fit, by name."""
+    removed: list[str]
+    """Names of the scans that are gone from their folder, and whose fits were removed."""
     records: list[FitRecord]
     """Records of all fits in the store."""
 
@@ -137,7 +139,8 @@ def overfit(
 ) -> OverfitResult:
     """Fit a network to every scan that the store does not hold yet.
 
-    Every core works on a batch of its own, so that some scans are labelled and measured while others are fitted.
+    Fits of scans that are gone from the folder are removed: people withdraw their consent. Every core works on a batch
+    of its own, so that some scans are labelled and measured while others are fitted.
 
     Args:
         scans: A folder of prepared scans, or such scans, as `prepare` returns them.
@@ -160,6 +163,7 @@ def overfit(
     compute = Compute.start(machine, ray)
     with Store.locked(store):
         existing = _open_for_fits(store, config)
+        removed = _remove_withdrawn(existing, found) if existing else []
         survey = _survey(found, existing.records() if existing else {}, config, compute.context)
         new, odd = (survey.new, []) if existing else _split_odd_sizes(survey)
         opened = existing or _create(store, new, config)
@@ -173,7 +177,7 @@ def overfit(
         skipped = sorted([*survey.skipped, *odd, *too_large, *failed], key=lambda one: one.name)
         opened.report(skipped)
         fitted = {one.scan.name for one in new} - {one.name for one in failed}
-        return OverfitResult(sorted(fitted), sorted(survey.kept), skipped, list(opened.records().values()))
+        return OverfitResult(sorted(fitted), sorted(survey.kept), skipped, removed, list(opened.records().values()))
 
 
 def prepared_folder(store: Path | str, config: OverfitConfig) -> Path:
@@ -226,6 +230,21 @@ def _open_if_any(folder: Path, config: OverfitConfig) -> Store | None:
     store = Store(folder)
     _require_same_settings(store, config)
     return store
+
+
+def _remove_withdrawn(store: Store, found: Sequence[Scan]) -> list[str]:
+    """Remove the fits of scans that are gone from the folders of the found ones, and return their names."""
+    folders = {store.folder_name(scan.folder): scan.folder for scan in found}
+    names = {scan.name for scan in found}
+    # The folder may hold more scans than were found: heads that were prepared from another folder.
+    withdrawn = sorted(
+        record.name
+        for record in store.records().values()
+        if record.folder in folders and record.name not in names and not (folders[record.folder] / record.name).exists()
+    )
+    if withdrawn:
+        store.remove(withdrawn)
+    return withdrawn
 
 
 def _require_same_settings(store: Store, config: OverfitConfig) -> None:
@@ -336,7 +355,7 @@ def _fit_base(store: Store, scans: Sequence[AlignedScan], config: OverfitConfig,
     """Fit the network from which all others start, to the first scan that can be labelled."""
     name, labels = _first_labels(store, scans, config, context)
     with context.progress(config.fit.first_steps, f"first fit ({name})", "step") as bar:
-        store.save_base(fit_first(labels, config, on_progress=bar.update))
+        store.save_base(fit_first(labels, config, on_progress=bar.update), scan=name)
 
 
 def _first_labels(
@@ -375,7 +394,9 @@ def _fit_batches(
         for index, result in compute.run_tasks(fit_scan_batch, tasks, on_progress=on_progress):
             skipped += result.skipped
             if result.records:
-                store.add(starts[index], result.parameters, result.records)
+                folders = {one.scan.name: store.folder_name(one.scan.folder) for one in batches[starts[index]]}
+                records = [replace(record, folder=folders[record.name]) for record in result.records]
+                store.add(starts[index], result.parameters, records)
                 bar.set_postfix_str(f"{np.mean([record.error_mm for record in result.records]):.3f} mm")
             done += len(batches[starts[index]])
             bar.update(max(0, done - bar.n))

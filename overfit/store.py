@@ -5,6 +5,7 @@
     weights.safetensors   parameters (scans, S), of the warps and the networks, and, in its header, one record per scan;
                           of many scans only the first, the others follow in weights-00001.safetensors and so on
     shards/               batches that are not merged yet, in the same form
+    withdrawn.json        SHA-256 of the scans whose fits were removed: models trained on them are trained anew
     scans.csv             the records as a table, and the scans that were skipped with the reason
     prepared/             the heads that `hyperdiffusion overfit` prepared for this store, if it did
 
@@ -13,7 +14,7 @@ Every safetensors file carries its own records and appears by a rename, so that 
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -64,6 +65,8 @@ class FitRecord:
     """95th percentile of these distances."""
     components: int
     """Connected components of the fit's surface."""
+    folder: str = ""
+    """Folder below which the scan's file lies under that name; relative if it is in the store. Empty if unknown."""
 
 
 @dataclass(frozen=True)
@@ -177,12 +180,12 @@ class Store:
     @property
     def base(self) -> Float[torch.Tensor, " P"] | None:
         """The weights of the first fit, or None if it is not done yet."""
-        path = self.folder / "base.safetensors"
-        return _read(path)[0][0] if path.exists() else None
+        return _read(self._base_path)[0][0] if self._base_path.exists() else None
 
-    def save_base(self, weights: Float[torch.Tensor, " P"]) -> None:
-        """Save the weights of the first fit."""
-        _write(self.folder / "base.safetensors", weights[None], [])
+    def save_base(self, weights: Float[torch.Tensor, " P"], *, scan: str) -> None:
+        """Save the weights of the first fit, and the name of the scan that it was fitted to."""
+        metadata: dict[str, Any] = {"records": [], "scan": scan}
+        write_tensor_file(self._base_path, {TENSOR: weights[None]}, metadata)
 
     def add(self, batch: int, parameters: Float[torch.Tensor, "scans S"], records: Sequence[FitRecord]) -> None:
         """Save a batch of fits, as a shard of its own until `merge`."""
@@ -226,6 +229,53 @@ class Store:
         for shard in shards:
             shard.unlink()
 
+    def folder_name(self, folder: Path) -> str:
+        """Return how records name a folder of scans."""
+        inner, outer = folder.resolve(), self.folder.resolve()
+        return inner.relative_to(outer).as_posix() if outer in inner.parents else str(inner)
+
+    def remove(self, names: Collection[str]) -> None:
+        """Remove fits. If the first fit is of one of them, the mean of the others takes its place.
+
+        A kill between its steps leaves fits that the next call removes.
+        """
+        self.merge()
+        digests = {record.digest for record in self.records().values() if record.name in names}
+        write_json(self._withdrawn_path, sorted(self._all_withdrawn() | digests))
+        if self._base_path.exists() and self._base_scan in names:
+            self._replace_base([record for record in self.records() if record not in names])
+        for path in self._parts():
+            parameters, records = _read(path)
+            kept = [index for index, record in enumerate(records) if record.name not in names]
+            # A file without fits stays: the others keep their numbers.
+            if len(kept) < len(records):
+                _write(path, parameters[kept], [records[index] for index in kept])
+
+    def withdrawn(self) -> frozenset[str]:
+        """Return the SHA-256 of the scans whose fits were removed, and which have not come back."""
+        return frozenset(self._all_withdrawn() - {record.digest for record in self.records().values()})
+
+    def _all_withdrawn(self) -> set[str]:
+        try:
+            return set(json.loads(self._withdrawn_path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return set()
+        except (ValueError, TypeError) as error:
+            raise BadInput(f"{self._withdrawn_path}: damaged ({error}); restore it, or delete it") from error
+
+    def _replace_base(self, names: Sequence[str]) -> None:
+        """Make the mean of some fits the first fit: all lie in one basin, so that it is a head as they are."""
+        if not names:
+            self._base_path.unlink()
+            return
+        rows = self.rows()
+        chosen = set(names)
+        total = torch.zeros(self.space.size, dtype=torch.float64)
+        for index, record in enumerate(rows.records):
+            if record.name in chosen:
+                total += rows[[index]][0]
+        self.save_base(self.space.weights((total / len(names)).float()), scan="")
+
     def report(self, skipped: Sequence[Skipped]) -> None:
         """Write scans.csv: the records, then the skipped scans with the reason."""
         with atomic_write(self.folder / "scans.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
@@ -234,6 +284,20 @@ class Store:
             table.writerows([*asdict(record).values(), ""] for _, record in sorted(self.records().items()))
             blanks = [""] * (len(fields(FitRecord)) - 1)
             table.writerows([one.name, *blanks, one.reason] for one in sorted(skipped, key=lambda one: one.name))
+
+    @property
+    def _withdrawn_path(self) -> Path:
+        return self.folder / "withdrawn.json"
+
+    @property
+    def _base_path(self) -> Path:
+        return self.folder / "base.safetensors"
+
+    @property
+    def _base_scan(self) -> str:
+        """Name of the scan of the first fit; empty if it is not known."""
+        with open_tensor_file(self._base_path, remedy=REFIT, framework="np") as file:
+            return str(file.metadata.get("scan", ""))
 
     def _files(self) -> list[Path]:
         """All files of weights; if two hold the same scan, the later one is valid."""

@@ -14,6 +14,7 @@ import trimesh
 from support import command, ellipsoid, run_cli, run_process
 
 from hyperdiffusion.cli import COMMANDS, _with_flags
+from hyperdiffusion.diffusion.checkpoint import Checkpoint
 from overfit import BadInput, Store
 from overfit.scans.template import Template
 
@@ -49,8 +50,8 @@ def work(scan_folder, tmp_path_factory):
 def test_decoded_fits_have_the_names_and_sizes_of_their_scans(work):
     done = run_cli("decode", work / "store", work / "fits", "--resolution", "64")
     assert done.returncode == 0, done.stderr
-    names = {f"head_{index}" for index in range(6)} | {"sub head"}
-    assert {path.stem for path in (work / "fits").iterdir()} == names
+    names = {f"head_{index}.ply" for index in range(6)} | {"sub head.obj.ply", "decoded.csv"}
+    assert {path.name for path in (work / "fits").iterdir()} == names
     fitted, scan = (trimesh.load_mesh(work / folder / "head_0.ply") for folder in ("fits", "scans"))
     assert fitted.is_watertight
     np.testing.assert_allclose(fitted.bounds, scan.bounds, atol=12)
@@ -81,9 +82,28 @@ def test_raw_scans_are_prepared_before_they_are_fitted(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "1 prepared, 0 kept from before, 1 skipped" in done.stdout and "1 fitted" in done.stdout
     assert (tmp_path / "store" / "prepared" / "prepared.png").exists()
-    assert [record.name for record in Store(tmp_path / "store").read().records] == ["head.ply"]
+    assert [record.name for record in Store(tmp_path / "store").read().records] == ["head.obj.ply"]
     done = run_cli(*words)
     assert "0 prepared, 1 kept from before, 1 skipped" in done.stdout and "0 fitted, 1 kept" in done.stdout
+
+
+def test_a_withdrawn_scan_disappears_everywhere(tmp_path):
+    scans, store, model = tmp_path / "scans", tmp_path / "store", tmp_path / "model"
+    scans.mkdir()
+    for index in range(3):
+        ellipsoid((70 + 5 * index, 110, 90)).export(scans / f"{index}.ply")
+    fit = ["overfit", scans, store, *SMALL]
+    decode = ["decode", store, tmp_path / "fits", "--resolution", "32"]
+    train = ["train", store, model, *TINY]
+    for words in (fit, decode, train):
+        assert run_cli(*words).returncode == 0
+    (scans / "0.ply").unlink()
+    assert "removed the fit of 0.ply: its scan is gone" in run_cli(*fit).stdout
+    assert f"removed the mesh of 0.ply: it is no longer in {store}" in run_cli(*decode).stdout
+    assert sorted(path.name for path in (tmp_path / "fits").iterdir()) == ["1.ply", "2.ply", "decoded.csv"]
+    assert f"1 of its training heads removed from {store}; training it anew" in run_cli(*train).stdout
+    assert len(Checkpoint.load(model).training.heads) == 2
+    assert "anew" not in run_cli(*train).stdout
 
 
 def test_two_processes_train_one_model(work, tmp_path):

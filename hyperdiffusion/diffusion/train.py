@@ -13,14 +13,16 @@ import torch
 from hyperdiffusion.diffusion.checkpoint import Checkpoint, TrainingRecord
 from hyperdiffusion.diffusion.denoiser import Denoiser, MixtureDenoiser
 from hyperdiffusion.diffusion.distributed import ProcessGroup, process_group
-from hyperdiffusion.diffusion.encode_store import encode_store
+from hyperdiffusion.diffusion.encode_store import CODES, encode_store
 from hyperdiffusion.diffusion.generate import SamplingConfig, sample
 from hyperdiffusion.diffusion.trainer import Trainer
 from hyperdiffusion.diffusion.training_config import TrainingConfig, TrainingRun
+from hyperdiffusion.diffusion.training_state import STATE
 from hyperdiffusion.rendering.contact_sheet import write_contact_sheet
 from overfit.decoder import DecodeConfig, decode
 from overfit.runtime.errors import BadInput
 from overfit.runtime.machine import Machine, RunContext
+from overfit.runtime.tensor_file import open_tensor_file
 from overfit.runtime.throttle import Throttle
 from overfit.store import ParameterRows, Store
 
@@ -52,7 +54,8 @@ def train(
     """Learn the distribution of a store's weights and write a checkpoint.
 
     Until training ends, its state is saved beside the checkpoint (`.state`, and `.codes` for the heads' codes), from
-    which the same command resumes. A finished checkpoint of the same store and settings is returned as it is.
+    which the same command resumes. A finished checkpoint of the same store and settings is returned as it is. One with
+    heads that were removed from the store since is trained anew and replaced: people withdraw their consent.
 
     Args:
         store: Folder made by `overfit`.
@@ -68,15 +71,13 @@ def train(
             another training, or if there is no compiler.
     """
     store, checkpoint = Path(store), Path(checkpoint)
-    _require_usable_paths(store, checkpoint)
     if compile and not any(map(shutil.which, COMPILERS)):
         raise BadInput("`compile`: finds no C++ compiler; install g++, or train without it")
     context = machine.start()
-    rows = Store(store).rows()
+    rows, run = _open(store, checkpoint, config)
     if len(rows) < 2:
         raise BadInput(f"{store}: holds one head, too few to learn a distribution from; fit more scans into it")
-    run = TrainingRun(config, tuple(record.digest for record in rows.records))
-    if checkpoint.exists():
+    if checkpoint.exists() and not run.count_withdrawn(_trained_heads(checkpoint)):
         return _finished(checkpoint, run, context.device)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with process_group(context.device) as (processes, device):
@@ -84,6 +85,38 @@ def train(
         log = _start_log(wandb if processes.is_main else "disabled", run)
         _train(rows, checkpoint, run=run, context=context, processes=processes, log=log, shard=shard, compile=compile)
         return Checkpoint.load(checkpoint, device)
+
+
+def withdrawn_heads(store: Path | str, checkpoint: Path | str) -> int:
+    """Return how many heads of a checkpoint were removed from the store since, so that `train` starts anew.
+
+    It is 0 if there is no checkpoint yet. Raises BadInput if one of the two is no such thing.
+    """
+    store, checkpoint = Path(store), Path(checkpoint)
+    _, run = _open(store, checkpoint, TrainingConfig())
+    return run.count_withdrawn(_trained_heads(checkpoint)) if checkpoint.exists() else 0
+
+
+def _open(store: Path, checkpoint: Path, config: TrainingConfig) -> tuple[ParameterRows, TrainingRun]:
+    """A store's heads and the training on them."""
+    _require_usable_paths(store, checkpoint)
+    opened = Store(store)
+    rows = opened.rows()
+    return rows, TrainingRun(config, tuple(record.digest for record in rows.records), opened.withdrawn())
+
+
+def _trained_heads(checkpoint: Path) -> list[str]:
+    return Checkpoint.load(checkpoint).training.heads
+
+
+def _remove_withdrawn(path: Path, description: str, run: TrainingRun) -> None:
+    """Remove a file of an interrupted training that has heads which were removed from the store since."""
+    if not path.exists():
+        return
+    with open_tensor_file(path, remedy="delete it to start again", framework="np") as file:
+        heads = (file.metadata.get(description) or {}).get("heads", [])
+    if run.count_withdrawn(heads):
+        path.unlink()
 
 
 def _train(
@@ -100,6 +133,8 @@ def _train(
     """Encode, train and write the checkpoint."""
     codes, saved = _beside(path, ".codes"), _beside(path, ".state")
     with processes.main_first():
+        _remove_withdrawn(codes, CODES, run)
+        _remove_withdrawn(saved, STATE, run)
         data = encode_store(rows, codes, run=run, context=context)
     trainer = Trainer(data, run.config, device=context.device, processes=processes, shard=shard, compile=compile)
     if saved.exists():

@@ -95,10 +95,16 @@ class TrainingRun:
     """The settings."""
     heads: tuple[str, ...]
     """SHA-256 of each head's scan, in the store's order."""
+    withdrawn: frozenset[str] = frozenset()
+    """SHA-256 of the scans that were removed from the store."""
 
     def to_json(self) -> dict[str, Any]:
         """Return settings and heads as they are written into files."""
         return {"settings": asdict(self.config), "heads": list(self.heads)}
+
+    def count_withdrawn(self, heads: Sequence[str]) -> int:
+        """Return how many heads of an earlier training were removed from the store since."""
+        return len(self.withdrawn & set(heads))
 
     def require_same(self, path: Path, settings: Mapping[str, Any], heads: Sequence[str]) -> None:
         """Raise BadInput if the settings and heads in a file at `path` are those of another training."""

@@ -91,6 +91,11 @@ class Scan:
     prepared: PreparedScan | None = None
     """What the file holds where it is in memory already; readers then leave the file alone."""
 
+    @property
+    def folder(self) -> Path:
+        """The folder below which the scan has its name; that of a capture in the folder itself is the one above."""
+        return self.path.parents[len(PurePosixPath(self.name).parts) - 1]
+
 
 def find_scans(folder: Path, formats: tuple[str, ...] = MESH_FORMATS) -> list[Scan]:
     """Return all scans below a folder, by name. Raises BadInput if there is no such folder or no scan in it."""
@@ -187,8 +192,12 @@ def read_digest(scan: Scan) -> str:
 
 
 def output_names(names: list[str]) -> list[str]:
-    """Return each scan's name without its suffix, or with it where another scan or a report would get the same."""
-    stems = [PurePosixPath(name).with_suffix("").as_posix() for name in names]
+    """Return a name for what is made of each scan, which does not depend on the scans beside it.
+
+    It is the scan's name, less `.ply`, so that `a.ply` and `a.obj` give two heads, whichever comes first. Where two
+    scans would still get the same name, or one that of a report, nothing is left out.
+    """
+    stems = [name[:-4] if name.lower().endswith(".ply") else name for name in names]
     uses = Counter(stems)
     return [name if uses[stem] > 1 or _REPORT.fullmatch(stem) else stem for name, stem in zip(names, stems)]
 

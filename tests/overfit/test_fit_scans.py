@@ -88,6 +88,47 @@ def test_a_changed_scan_is_fitted_again(tmp_path):
     assert run(tmp_path).fitted == []
 
 
+def test_fits_of_withdrawn_and_renamed_scans_are_removed(tmp_path):
+    scans = tmp_path / "scans"
+    write(scans, "a.ply", "b.ply", "c.ply")
+    write(scans / "more", "d.ply")
+    run(tmp_path)
+    before = Store(tmp_path / "store").read()
+    (scans / "a.ply").unlink()
+    (scans / "b.ply").rename(scans / "e.ply")
+    result = run(tmp_path)
+    assert result.removed == ["a.ply", "b.ply"] and result.fitted == ["e.ply"]
+    after = Store(tmp_path / "store").read()
+    assert [record.name for record in after.records] == ["c.ply", "e.ply", "more/d.ply"]
+    assert torch.equal(after.weights[[0, 2]], before.weights[2:])
+    assert "a.ply" not in (tmp_path / "store" / "scans.csv").read_text()
+    assert run(tmp_path).removed == []
+
+
+def test_fits_of_other_folders_are_kept(tmp_path):
+    write(tmp_path / "scans", "a.ply", "b.ply")
+    run(tmp_path)
+    (tmp_path / "others").mkdir()
+    shutil.copy(tmp_path / "scans" / "b.ply", tmp_path / "others" / "c.ply")
+    added = overfit(tmp_path / "others", tmp_path / "store", config=QUICK, machine=ONE_THREAD)
+    assert added.removed == [] and len(added.records) == 3
+    # Of heads in memory too, only those count whose files are gone.
+    (found, _) = find_scans(tmp_path / "scans")
+    scan = dataclasses.replace(found, prepared=read_prepared(found))
+    assert overfit([scan], tmp_path / "store", config=QUICK, machine=ONE_THREAD).removed == []
+    (tmp_path / "scans" / "b.ply").unlink()
+    assert overfit([scan], tmp_path / "store", config=QUICK, machine=ONE_THREAD).removed == ["b.ply"]
+
+
+def test_a_store_that_was_moved_with_its_heads_still_follows_them(tmp_path):
+    (tmp_path / "store").mkdir()
+    write(tmp_path / "store" / PREPARED_FOLDER, "a.ply", "b.ply")
+    overfit(tmp_path / "store" / PREPARED_FOLDER, tmp_path / "store", config=QUICK, machine=ONE_THREAD)
+    moved = (tmp_path / "store").rename(tmp_path / "moved")
+    (moved / PREPARED_FOLDER / "b.ply").unlink()
+    assert overfit(moved / PREPARED_FOLDER, moved, config=QUICK, machine=ONE_THREAD).removed == ["b.ply"]
+
+
 def test_a_first_scan_without_a_volume_does_not_stop_the_others(tmp_path):
     write(tmp_path / "scans", "b.ply", "c.ply")
     flat = trimesh.creation.box((100, 100, 100)).subdivide().subdivide().subdivide()

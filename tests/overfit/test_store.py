@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import overfit.store as store_module
 from overfit import BadInput, Cube, Field, NeuralHead, OverfitConfig, Skipped, Store
 from overfit.canonical.align import CORNERS
 from overfit.canonical.warp import WarpSpace
@@ -114,8 +115,61 @@ def test_a_newer_fit_of_a_scan_replaces_the_older(store):
 
 def test_the_first_fit_comes_back(store):
     assert store.base is None
-    store.save_base(rows(1)[0])
+    store.save_base(rows(1)[0], scan="a")
     assert torch.equal(store.base, rows(1)[0])
+
+
+def test_removed_fits_are_gone_from_every_file_and_others_can_follow(store, monkeypatch):
+    monkeypatch.setattr("overfit.store.SCANS_PER_FILE", 2)
+    weights = rows(5)
+    records = [record(name, f"digest of {name}") for name in "abcde"]
+    store.add(0, weights[:2], records[:2])
+    store.add(1, weights[2:4], records[2:4])
+    store.merge()
+    store.add(2, weights[4:], records[4:])
+    store.remove({"a", "b", "d"})
+    fits = store.read()
+    assert [one.name for one in fits.records] == ["c", "e"] and torch.equal(fits.weights, weights[[2, 4]])
+    content = b"".join(path.read_bytes() for path in store.folder.rglob("*.safetensors"))
+    assert weights[2].numpy().tobytes() in content
+    assert not any(weights[gone].numpy().tobytes() in content for gone in (0, 1, 3))
+    assert store.withdrawn() == {"digest of a", "digest of b", "digest of d"}
+    store.add(0, rows(1, seed=1), [record("f", "digest of a")])
+    store.merge()
+    assert store.withdrawn() == {"digest of b", "digest of d"}
+    assert [one.name for one in store.read().records] == ["c", "e", "f"]
+
+
+def test_the_mean_of_the_others_replaces_the_first_fit_of_a_removed_scan(store):
+    weights = rows(3)
+    store.add(0, weights, [record("a"), record("b"), record("c")])
+    store.save_base(weights[0], scan="a")
+    store.remove({"b"})
+    assert torch.equal(store.base, weights[0])
+    store.remove({"a"})
+    assert torch.equal(store.base, weights[2])
+    store.save_base(weights[2], scan="c")
+    store.remove({"c"})
+    assert store.base is None and not store.records()
+
+
+def test_a_kill_while_fits_are_removed_leaves_the_rest_to_the_next_call(store, monkeypatch):
+    weights = rows(4)
+    store.add(0, weights, [record(name) for name in "abcd"])
+    store.save_base(weights[0], scan="a")
+    write = store_module._write
+
+    def killed(path, *rest):
+        if path.name == "weights.safetensors" and len(rest[0]) < 4:
+            raise KeyboardInterrupt
+        write(path, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store_module, "_write", killed)
+        store.remove({"a"})
+    store.remove({"a"})
+    assert sorted(store.records()) == ["b", "c", "d"]
+    torch.testing.assert_close(store.base, weights[1:].mean(0))
 
 
 def test_a_kill_between_merging_and_deleting_leaves_the_same_fits(store, monkeypatch):

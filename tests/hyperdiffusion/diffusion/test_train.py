@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from support import ONE_THREAD, TINY, train_until_killed
 
-from hyperdiffusion import SamplingConfig, sample, train
+from hyperdiffusion import SamplingConfig, sample, train, withdrawn_heads
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
 from hyperdiffusion.diffusion.encode import LatentSpaceConfig
-from overfit import BadInput, Field
+from overfit import BadInput, Field, Store
 
 LATENT = dataclasses.replace(
     TINY,
@@ -54,6 +54,33 @@ def test_a_checkpoint_of_other_heads_is_refused(make_store, trained, tmp_path):
     store = make_store(tmp_path / "store", Field(hidden=(8, 8)), torch.randn(3, Field(hidden=(8, 8)).size))
     with pytest.raises(BadInput, match="was trained on other heads"):
         train(store, trained, config=TINY, machine=ONE_THREAD)
+
+
+def test_a_model_of_heads_that_left_the_store_is_trained_anew(make_store, tmp_path):
+    field = Field(hidden=(8, 8))
+    heads = torch.randn(5, field.size, generator=torch.Generator().manual_seed(0))
+    store, path = make_store(tmp_path / "store", field, heads), tmp_path / "model"
+    assert withdrawn_heads(store, path) == 0
+    first = train(store, path, config=TINY, machine=ONE_THREAD)
+    assert withdrawn_heads(store, path) == 0
+    gone = Store(store).read().records[0]
+    Store(store).remove({gone.name})
+    assert withdrawn_heads(store, path) == 1
+    second = train(store, path, config=TINY, machine=ONE_THREAD)
+    assert gone.digest in first.training.heads and gone.digest not in second.training.heads
+    assert Checkpoint.load(path).training.heads == second.training.heads and withdrawn_heads(store, path) == 0
+
+
+def test_a_training_that_was_interrupted_starts_anew_without_heads_that_left_the_store(make_store, tmp_path):
+    field = Field(hidden=(8, 8))
+    heads = torch.randn(5, field.size, generator=torch.Generator().manual_seed(0))
+    store, path = make_store(tmp_path / "store", field, heads), tmp_path / "model"
+    train_until_killed(store, path, TINY, ONE_THREAD)
+    gone = Store(store).read().records[0]
+    Store(store).remove({gone.name})
+    undisturbed = train(store, tmp_path / "other", config=TINY, machine=ONE_THREAD)
+    assert torch.equal(parameters(train(store, path, config=TINY, machine=ONE_THREAD)), parameters(undisturbed))
+    assert not any(tmp_path.glob("model.*"))
 
 
 @pytest.mark.parametrize("coordinates, bound", [("pca", 0.3), ("scaled", 0.4)])

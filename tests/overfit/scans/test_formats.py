@@ -178,8 +178,16 @@ def test_a_folder_without_scans_is_refused(tmp_path, find):
         find(tmp_path / "head.ply")
 
 
-def test_scans_that_differ_in_their_suffix_keep_it_in_outputs():
-    assert output_names(["a.ply", "b/c.ply", "b/c.obj"]) == ["a", "b/c.ply", "b/c.obj"]
+def test_names_of_outputs_do_not_depend_on_scans_beside():
+    names = ["a.ply", "b/c.ply", "b/c.obj", "D.PLY", "capture"]
+    expected = ["a", "b/c", "b/c.obj", "D", "capture"]
+    assert output_names(names) == expected
+    assert [output_names([name])[0] for name in names] == expected
+
+
+def test_no_two_scans_share_an_output():
+    names = ["a.ply", "a.PLY", "b.obj", "b.obj.ply"]
+    assert len(set(output_names(names))) == len(names)
 
 
 def test_names_that_are_no_utf8_are_written_with_a_mark(tmp_path):

@@ -79,7 +79,7 @@ def test_heads_in_memory_are_what_their_files_hold(scans):
     heads = run(scans).heads
     found = find_scans(scans.parent / "out")
     assert [(head.name, head.path) for head in heads] == [(scan.name, scan.path) for scan in found]
-    assert {head.name for head in heads} == {"a.ply", "b.ply.ply", "b.obj.ply", "below/ü c.ply"}
+    assert {head.name for head in heads} == {"a.obj.ply", "b.ply", "b.obj.ply", "below/ü c.ply"}
     for head, scan in zip(pickle.loads(pickle.dumps(heads)), found):
         in_memory, from_file = read_prepared(head), read_prepared(scan)
         assert head.unit == "mm" and in_memory is head.prepared
@@ -102,10 +102,10 @@ def test_a_second_run_prepares_only_what_is_new_or_has_changed(scans, prepared):
     prepared.clear()
     again = run(scans)
     assert prepared == [] and again.reports == first.reports
-    assert again.kept == ["a.ply", "b.obj.ply", "b.ply.ply", "below/ü c.ply"]
+    assert again.kept == ["a.obj.ply", "b.obj.ply", "b.ply", "below/ü c.ply"]
     assert [head.name for head in again.heads] == [head.name for head in first.heads]
 
-    (scans.parent / "out" / "a.ply").unlink()
+    (scans.parent / "out" / "a.obj.ply").unlink()
     ellipsoid((70, 90, 90)).export(scans / "egg.ply")
     ellipsoid((70, 100, 90)).export(scans / "b.ply")
     ellipsoid((72, 100, 90)).export(scans / "new.ply")
@@ -129,8 +129,8 @@ def test_a_head_that_is_skipped_after_a_change_is_removed(scans, monkeypatch):
         return Preparation(PreparationReport(scan.name, skipped="a.obj: cannot be read"), None, None)
 
     monkeypatch.setattr(prepare_folder_module, "prepare", skip)
-    assert "a.ply" not in [head.name for head in run(scans).heads]
-    assert not (scans.parent / "out" / "a.ply").exists()
+    assert "a.obj.ply" not in [head.name for head in run(scans).heads]
+    assert not (scans.parent / "out" / "a.obj.ply").exists()
 
 
 def test_reports_of_the_first_version_are_read(scans, prepared):
@@ -146,7 +146,7 @@ def test_reports_of_the_first_version_are_read(scans, prepared):
 
 def test_a_damaged_report_prepares_its_scan_again(scans, prepared):
     run(scans)
-    for name, text in (("a.json", ""), ("b.ply.json", "[]"), ("b.obj.json", '{"report": {"x": 1}}')):
+    for name, text in (("a.obj.json", ""), ("b.json", "[]"), ("b.obj.json", '{"report": {"x": 1}}')):
         (scans.parent / "out" / name).write_text(text)
     prepared.clear()
     run(scans)
@@ -179,7 +179,7 @@ def test_the_ply_of_a_head_is_what_trimesh_exports(scans):
     run(scans)
     head = load_raw(Scan("z.obj", scans / "z.obj")).surface
     head.vertices += 1 / 3
-    assert (scans.parent / "out" / "z.ply").read_bytes() == trimesh.Trimesh(
+    assert (scans.parent / "out" / "z.obj.ply").read_bytes() == trimesh.Trimesh(
         head.vertices, head.faces, process=False
     ).export(file_type="ply")
 
@@ -194,19 +194,19 @@ def test_scans_that_are_gone_disappear(scans):
     result = run(scans)
     assert result.removed == ["a.obj", "egg.ply"]
     names = {path.name for path in out.rglob("*") if path.is_file()}
-    assert not names & {"a.ply", "a.png", "a.json", "egg.png", "egg.json"}
-    assert {"renamed.ply", "notes.json"} <= names
+    assert not names & {"a.obj.ply", "a.obj.png", "a.obj.json", "egg.png", "egg.json"}
+    assert {"renamed.obj.ply", "notes.json"} <= names
     assert run(scans).removed == []
 
 
-def test_a_second_file_of_a_name_leaves_no_head_twice(scans):
+def test_a_second_file_of_a_name_changes_nothing_for_the_first(scans, prepared):
     (scans / "b.obj").unlink()
     run(scans)
-    assert (scans.parent / "out" / "b.ply").exists()
+    prepared.clear()
     ellipsoid((70, 90, 90)).export(scans / "b.obj")
     result = run(scans)
-    assert [head.name for head in result.heads if head.name.startswith("b.")] == ["b.obj.ply", "b.ply.ply"]
-    assert not (scans.parent / "out" / "b.ply").exists()
+    assert prepared == ["b.obj"] and not result.removed
+    assert [head.name for head in result.heads if head.name.startswith("b.")] == ["b.obj.ply", "b.ply"]
 
 
 def test_heads_of_another_folder_are_left_alone(scans, tmp_path):
@@ -215,7 +215,7 @@ def test_heads_of_another_folder_are_left_alone(scans, tmp_path):
     other.mkdir()
     ellipsoid((70, 90, 90)).export(other / "z.ply")
     assert prepare_folder(other, scans.parent / "out", machine=ONE_THREAD).removed == []
-    assert (scans.parent / "out" / "a.ply").exists()
+    assert (scans.parent / "out" / "a.obj.ply").exists()
 
 
 def test_equal_files_are_one_head(scans, prepared):
@@ -228,5 +228,5 @@ def test_equal_files_are_one_head(scans, prepared):
     assert run(scans).reports == result.reports and prepared == []
     # The copy takes the place of a file that is gone.
     (scans / "a.obj").unlink()
-    assert "z copy.ply" in [head.name for head in run(scans).heads]
+    assert "z copy.obj.ply" in [head.name for head in run(scans).heads]
     assert prepared == ["z copy.obj"]

@@ -22,12 +22,18 @@ from overfit.scans.template import Template, smooth_normals
 COARSE_ROTATIONS = 1000
 # Points of the scan that it uses; they are matched once for every rotation and round.
 COARSE_POINTS = 250
-# Rounds of ICP that every rotation gets.
+# Rounds of ICP in it.
 COARSE_ROUNDS = 12
+# After so many of them, ...
+COARSE_FIRST_ROUNDS = 4
+# ... the best of the rotations go on.
+COARSE_SURVIVORS = 300
 # The coarse search ends at a wider robust weight than the refinement: at this share of the way, in logarithms.
 COARSE_NARROWING = 2
-# Candidates that the coarse search returns, for a scan and for each of its parts.
+# Candidates that the coarse search returns for a scan.
 COARSE_CANDIDATES = 12
+# The same for each part of a scan.
+PART_CANDIDATES = 4
 # The same for each size of a scan whose unit is not known.
 SIZE_CANDIDATES = 3
 # Two rotations are the same candidate from this trace of the one between them on: 1 + 2 cos(18 degrees).
@@ -41,6 +47,8 @@ COARSE_NORMAL_COST_MM = 10.0
 
 # Cosine from which a template point faces the way that a scan's points do on average: they start on this side of it.
 FACING_COSINE = 0.1
+# Step between the points of the template that say where its sides are.
+FACING_STEP = 16
 # Length of the mean normal that is usual for a whole head; it starts at the template's centre.
 WHOLE_MEAN_NORMAL = 0.1
 # Length of the mean normal, above that of a whole head, at which a scan is one side only and starts on that side.
@@ -146,6 +154,12 @@ class _Hypotheses:
     normals: np.ndarray
     """Their normals (h, n, 3), rotated."""
 
+    def __getitem__(self, indices: np.ndarray) -> "_Hypotheses":
+        """Return some of the transforms."""
+        return _Hypotheses(
+            self.rotations[indices], self.translations[indices], self.points[indices], self.normals[indices]
+        )
+
     def transformed(self) -> np.ndarray:
         """Return the points (h, n, 3) in the template's frame."""
         return self.points + self.translations[:, None]
@@ -162,7 +176,7 @@ def register(cloud: PointCloud, template: Template, *, estimate_scale: bool, in_
         cloud: Points with outward normals, in millimetres, or in any unit if the scale is estimated.
         template: The head that the scan is registered on.
         estimate_scale: Whether the scan's scale is estimated too; else it is kept.
-        in_parts: Whether parts of a head's size are searched too, as they are of every scan much larger than a head.
+        in_parts: Whether parts of a head's size are searched too, as they are of every large scan (see `is_large`).
     """
     rng = np.random.default_rng(0)
     if estimate_scale:
@@ -177,10 +191,11 @@ def _search_known_size(
     cloud: PointCloud, template: Template, *, in_parts: bool, rng: np.random.Generator
 ) -> list[Similarity]:
     """Return candidates for a scan in millimetres, and for parts of it if it is large or `in_parts`."""
-    parts = [_random_points(cloud, COARSE_POINTS, rng)]
-    if in_parts or _is_large(cloud, template):
-        parts += _balls(cloud, rng)
-    return [one for part in parts for one in _coarse_search(part, template, candidates=COARSE_CANDIDATES)]
+    starts = _coarse_search(_random_points(cloud, COARSE_POINTS, rng), template, candidates=COARSE_CANDIDATES)
+    if in_parts or is_large(largest_extent(cloud.points), template):
+        for part in _balls(cloud, rng):
+            starts += _coarse_search(part, template, candidates=PART_CANDIDATES)
+    return starts
 
 
 def _search_sizes(cloud: PointCloud, template: Template, rng: np.random.Generator) -> list[Similarity]:
@@ -216,9 +231,9 @@ def _random_points(cloud: PointCloud, count: int, rng: np.random.Generator) -> P
     return cloud[rng.choice(len(cloud.points), min(count, len(cloud.points)), replace=False)]
 
 
-def _is_large(cloud: PointCloud, template: Template) -> bool:
-    """Return whether a scan in millimetres may hold more than a head."""
-    return float(np.ptp(cloud.points, axis=0).max()) > LARGE_SCAN * float(np.ptp(template.mesh.bounds, axis=0).max())
+def is_large(extent: float, template: Template) -> bool:
+    """Return whether a scan of this largest extent in mm must hold more than a head."""
+    return extent > LARGE_SCAN * float(np.ptp(template.mesh.bounds, axis=0).max())
 
 
 def _balls(cloud: PointCloud, rng: np.random.Generator) -> list[PointCloud]:
@@ -238,14 +253,19 @@ def _coarse_search(points: PointCloud, template: Template, *, candidates: int) -
     """Return the best of many random rotations, each improved by a few rounds of ICP."""
     hypotheses = _random_hypotheses(points, template)
     for index in range(COARSE_ROUNDS):
+        if index == COARSE_FIRST_ROUNDS:
+            hypotheses = hypotheses[np.argsort(_coarse_cost(hypotheses, template))[:COARSE_SURVIVORS]]
         width = _weight_width(index / COARSE_ROUNDS / COARSE_NARROWING)
         hypotheses = _coarse_round(hypotheses, template, width=width)
+    order = np.argsort(_coarse_cost(hypotheses, template))
+    return [hypotheses.similarity(index) for index in _distinct(hypotheses.rotations, order, count=candidates)]
+
+
+def _coarse_cost(hypotheses: _Hypotheses, template: Template) -> np.ndarray:
+    """Return how far each hypothesis (h,) is from fitting, in mm."""
     distance, agreement, _ = _match(hypotheses, template)
     normal_cost = COARSE_NORMAL_COST_MM * (1 - agreement)
-    cost = (np.minimum(distance, COARSE_MAX_DISTANCE_MM) + normal_cost).mean(1)
-    return [
-        hypotheses.similarity(index) for index in _distinct(hypotheses.rotations, np.argsort(cost), count=candidates)
-    ]
+    return (np.minimum(distance, COARSE_MAX_DISTANCE_MM) + normal_cost).mean(1)
 
 
 def _random_hypotheses(cloud: PointCloud, template: Template) -> _Hypotheses:
@@ -257,11 +277,12 @@ def _random_hypotheses(cloud: PointCloud, template: Template) -> _Hypotheses:
     points = cloud.points @ rotations.transpose(0, 2, 1)
     normals = cloud.known_normals @ rotations.transpose(0, 2, 1)
     mean_normal = normals.mean(1)
-    facing = np.clip(mean_normal @ template.cloud.known_normals.T - FACING_COSINE, 0, None) + MIN_FACING
+    sides = template.cloud[np.arange(0, len(template.cloud.points), FACING_STEP)]
+    facing = np.clip(mean_normal @ sides.known_normals.T - FACING_COSINE, 0, None) + MIN_FACING
     # 0 for a whole head, whose normals cancel out, to 1 for a mask.
     one_sided = (np.linalg.norm(mean_normal, axis=1) - WHOLE_MEAN_NORMAL) / ONE_SIDED_MEAN_NORMAL
     one_sided = one_sided.clip(0, 1)[:, None]
-    side = facing @ template.cloud.points / facing.sum(1, keepdims=True)
+    side = facing @ sides.points / facing.sum(1, keepdims=True)
     goal = one_sided * side + (1 - one_sided) * template.cloud.points.mean(0)
     return _Hypotheses(rotations, goal - points.mean(1), points, normals)
 

@@ -7,7 +7,7 @@ import numpy as np
 from overfit.geometry.point_cloud import PointCloud, largest_extent
 from overfit.geometry.similarity import Similarity
 from overfit.runtime.errors import BadInput
-from overfit.scans.registration import Registration, register
+from overfit.scans.registration import Registration, is_large, register
 from overfit.scans.template import Template
 from overfit.scans.units import MM_PER_UNIT, UNITS, Unit, likely_units
 
@@ -74,23 +74,23 @@ def align_scan(sample: PointCloud, template: Template, *, unit: Unit, keep_scale
     groups = likely_units(extent) if unit == "auto" else [[unit]]
     if not groups and keep_scale:
         raise BadInput(f"an extent of {extent:.4g} is no human head in {UNITS}; give its `unit`")
-    tried = []
+    tried: dict[tuple[Unit, bool], Alignment] = {}
     for in_parts, units in ((in_parts, units) for in_parts in (False, True) for units in groups):
         if in_parts:
-            units = [unit for unit in units if extent * MM_PER_UNIT[unit] > MIN_EXTENT_OF_PARTS_MM]
-        kept = [_align_at_scale(sample, template, MM_PER_UNIT[unit], unit=unit, in_parts=in_parts) for unit in units]
-        if not kept:
-            continue
-        tried.append(min(kept, key=lambda alignment: (_is_doubtful(alignment), alignment.registration.cost)))
-        if not _is_doubtful(tried[-1]):
-            return tried[-1]
+            units = [unit for unit in units if _has_parts(extent * MM_PER_UNIT[unit], template)]
+        for unit in units:
+            scale = MM_PER_UNIT[unit]
+            tried[unit, in_parts] = _align_at_scale(sample, template, scale, unit=unit, in_parts=in_parts)
+        sound = [tried[unit, in_parts] for unit in units if not _is_doubtful(tried[unit, in_parts])]
+        if sound:
+            return min(sound, key=_cost)
     if keep_scale:
-        return min(tried, key=lambda alignment: alignment.registration.cost)
+        return min(tried.values(), key=_cost)
     free = register(sample, template, estimate_scale=True)
     scale = free.similarity.scale * ADULT_WIDTH_MM / free.width_mm
     nearest = min(MM_PER_UNIT, key=lambda unit: _ratio(MM_PER_UNIT[unit], scale))
     if _ratio(MM_PER_UNIT[nearest], scale) < MAX_UNIT_RATIO:
-        exact = _align_at_scale(sample, template, MM_PER_UNIT[nearest], unit=nearest)
+        exact = tried.get((nearest, False)) or _align_at_scale(sample, template, MM_PER_UNIT[nearest], unit=nearest)
         if not misalignment(exact.registration):
             return exact
     return _align_at_scale(sample, template, scale, unit=None)
@@ -102,6 +102,15 @@ def _align_at_scale(
     to_mm = Similarity(scale)
     registration = register(to_mm.transform_cloud(sample), template, estimate_scale=False, in_parts=in_parts)
     return Alignment(to_mm.then(registration.similarity), registration, unit)
+
+
+def _has_parts(extent_mm: float, template: Template) -> bool:
+    """Return whether parts of a scan may be a head that are not searched with the whole."""
+    return extent_mm > MIN_EXTENT_OF_PARTS_MM and not is_large(extent_mm, template)
+
+
+def _cost(alignment: Alignment) -> float:
+    return alignment.registration.cost
 
 
 def _is_doubtful(alignment: Alignment) -> bool:

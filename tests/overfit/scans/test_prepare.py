@@ -22,7 +22,9 @@ from overfit.scans.template import Template
 def coarse(monkeypatch):
     """Fewer hypotheses and larger cells than by default, for speed."""
     monkeypatch.setattr(registration, "COARSE_ROTATIONS", 300)
+    monkeypatch.setattr(registration, "COARSE_SURVIVORS", 100)
     monkeypatch.setattr(registration, "COARSE_CANDIDATES", 4)
+    monkeypatch.setattr(registration, "PART_CANDIDATES", 2)
     monkeypatch.setattr(registration, "SCAN_SIZES_MM", (210.0, 265.0))
     monkeypatch.setattr(surface_reconstruction, "CELL_MM", 4.0)
 
@@ -165,7 +167,9 @@ def damaged(kind: str) -> trimesh.Trimesh:
 )
 def test_damaged_coordinates_end_in_a_reason(tmp_path, kind):
     damaged(kind).export(tmp_path / "a b.ply")
-    result = prepare(Scan("below/a b.ply", tmp_path / "a b.ply"), PreparationConfig())
+    # At one size: what is not refused before is no head, and would be searched at every other one.
+    config = PreparationConfig("mm", keep_scale=True)
+    result = prepare(Scan("below/a b.ply", tmp_path / "a b.ply"), config)
     assert result.head is None
     assert result.report.skipped.startswith("below/a b.ply: ") and "Error" not in result.report.skipped
 

@@ -28,7 +28,7 @@ img { height: 150px; }
 
 
 def write_preparation_page(reports: Mapping[Path, PreparationReport], out: Path) -> Path:
-    """Write a page with a row a scan: skipped ones first, then those of doubtful size, then by distance to their heads.
+    """Write a page with a row a scan: skipped ones first, then doubtful ones, then by distance to their heads.
 
     Args:
         reports: The report of each scan by the path of its head, below `out`.
@@ -50,11 +50,11 @@ def write_preparation_page(reports: Mapping[Path, PreparationReport], out: Path)
 
 def _order(report: PreparationReport) -> tuple[bool, bool, float, str]:
     """Doubtful reports sort before others."""
-    return not report.skipped, not report.size, -(report.scan_mm or 0.0), report.name
+    return not report.skipped, not report.is_doubtful, -(report.scan_mm or 0.0), report.name
 
 
 def _row(head: Path, report: PreparationReport, out: Path) -> str:
-    kind = "skipped" if report.skipped else report.size
+    kind = "skipped" if report.skipped else "doubtful" if report.is_doubtful else ""
     picture = quote(head.relative_to(out.absolute()).with_suffix(".png").as_posix())
     values = [getattr(report, field) for field, _, _ in _NUMBERS]
     numbers = [

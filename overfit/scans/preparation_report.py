@@ -36,6 +36,8 @@ class PreparationReport:
     """Width of the head between the ears' outer edges, as the template has taken its shape."""
     size: Literal["", "doubtful"] = ""
     """Doubtful if no unit gives the scan a head's size, or the width is not a human's."""
+    other_head: bool = False
+    """Whether the scan shows another head too, which is left out."""
     scan_mm: float | None = None
     """Mean distance to the head of what is seen of the scan where the head is."""
     scan_p95_mm: float | None = None
@@ -47,6 +49,11 @@ class PreparationReport:
     skipped: str = ""
     """Why there is no head; empty if there is one."""
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether somebody should look at the head before it is used."""
+        return bool(self.size) or self.other_head
+
     def in_words(self) -> str:
         """Return what was done, or why there is no head, in one line."""
         if self.skipped:
@@ -57,6 +64,8 @@ class PreparationReport:
         parts += [self.remarks] if self.remarks else []
         if self.size:
             parts.append(f"size {self.size}: {self.width_mm:.0f} mm between the ears")
+        if self.other_head:
+            parts.append("another head in it is left out; give each head a file of its own")
         if self.scan_mm is not None:
             parts.append(f"the head lies {self.scan_mm:.2f} mm off the scan")
         return "; ".join(parts)

@@ -5,7 +5,7 @@ gives no mesh but a reason.
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from overfit.scans.clean import CleanedSurface, clean
 from overfit.scans.formats import RawScan, Scan, load_raw, read_digest, read_prepared
 from overfit.scans.preparation_report import PreparationReport
 from overfit.scans.raw_surface import Surface
-from overfit.scans.scan_alignment import Alignment, align_scan, misalignment
+from overfit.scans.scan_alignment import Alignment, align_scan, misalignment, shows_another_head
 from overfit.scans.surface_match import SurfaceMatch, match_surfaces
 from overfit.scans.surface_reconstruction import reconstruct_surface
 from overfit.scans.template import Template
@@ -87,7 +87,7 @@ def prepare(scan: Scan, config: PreparationConfig = PreparationConfig()) -> Prep
     alignment: Alignment | None = None
     match: SurfaceMatch | None = None
     head: trimesh.Trimesh | None = None
-    skipped = ""
+    other_head, skipped = False, ""
     # Damaged coordinates may overflow before they are found to be damaged.
     with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
         try:
@@ -99,6 +99,7 @@ def prepare(scan: Scan, config: PreparationConfig = PreparationConfig()) -> Prep
             alignment = align_scan(sample, template, unit=unit or "auto", keep_scale=config.keep_scale)
             if reason := misalignment(alignment.registration):
                 raise BadInput(reason)
+            other_head = shows_another_head(sample, alignment, template)
             aligned = _without_collar(_transformed(cleaned.surface, alignment.similarity), template)
             closed = _extract_head(aligned, template)
             match = match_surfaces(aligned, closed, template.head_box)
@@ -112,7 +113,7 @@ def prepare(scan: Scan, config: PreparationConfig = PreparationConfig()) -> Prep
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_LENGTH]
             skipped = f"{scan.name}: cannot be prepared ({reason}); repair or export it again"
     report = _report(scan, raw, cleaned=cleaned, alignment=alignment, match=match, skipped=skipped)
-    return Preparation(report, None if raw is None else raw.surface, head)
+    return Preparation(replace(report, other_head=other_head), None if raw is None else raw.surface, head)
 
 
 @cache

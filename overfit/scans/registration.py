@@ -86,6 +86,12 @@ LARGE_SCAN = 1.6
 PARTS = 8
 # Radius in mm of a part: a ball about the size of a head.
 PART_RADIUS_MM = 120.0
+# A part of fewer points shows nothing.
+MIN_PART_POINTS = 100
+# Times that its centre moves to the mean of the points in it.
+PART_SHIFTS = 3
+# Radius in mm of the ball whose points refine what was found in a part: a head that is not quite in the middle fits in.
+REGION_RADIUS_MM = 220.0
 
 # Share of the distances, the smaller ones, that a mean distance is taken over: the rest may be missing or no head.
 TRIMMED_SHARE = 0.8
@@ -142,6 +148,21 @@ class _Fit:
 
 
 @dataclass(frozen=True)
+class _Candidate:
+    """A pose to be refined."""
+
+    fit: _Fit
+    """The pose so far."""
+    points: PointCloud
+    """The points that it is refined by: of the scan, or of a part of it."""
+
+    @property
+    def few(self) -> PointCloud:
+        """The points for a quick refinement."""
+        return self.points[np.arange(len(self.points.points) // QUICK_POINTS_DIVISOR)]
+
+
+@dataclass(frozen=True)
 class _Hypotheses:
     """Rigid transforms of a few points of a scan that are improved side by side."""
 
@@ -180,25 +201,32 @@ def register(cloud: PointCloud, template: Template, *, estimate_scale: bool, in_
     """
     rng = np.random.default_rng(0)
     if estimate_scale:
-        starts = _search_sizes(cloud, template, rng)
+        candidates = _search_sizes(cloud, template, rng)
     else:
-        starts = _search_known_size(cloud, template, in_parts=in_parts, rng=rng)
-    candidates = [_Fit(start, np.zeros(len(template.modes))) for start in starts]
-    return _refine_best(_random_points(cloud, REFINE_POINTS, rng), template, candidates, estimate_scale=estimate_scale)
+        candidates = _search_known_size(cloud, template, in_parts=in_parts, rng=rng)
+    return _refine_best(candidates, template, estimate_scale=estimate_scale)
 
 
 def _search_known_size(
     cloud: PointCloud, template: Template, *, in_parts: bool, rng: np.random.Generator
-) -> list[Similarity]:
+) -> list[_Candidate]:
     """Return candidates for a scan in millimetres, and for parts of it if it is large or `in_parts`."""
-    starts = _coarse_search(_random_points(cloud, COARSE_POINTS, rng), template, candidates=COARSE_CANDIDATES)
+    few = _random_points(cloud, COARSE_POINTS, rng)
+    starts = _coarse_search(few, template, candidates=COARSE_CANDIDATES)
+    candidates = _candidates(starts, _random_points(cloud, REFINE_POINTS, rng), template)
     if in_parts or is_large(largest_extent(cloud.points), template):
-        for part in _balls(cloud, rng):
-            starts += _coarse_search(part, template, candidates=PART_CANDIDATES)
-    return starts
+        for centre in _part_centres(cloud.points):
+            part = _ball(cloud, centre, PART_RADIUS_MM)
+            if len(part.points) < MIN_PART_POINTS:
+                continue
+            few = _random_points(part, COARSE_POINTS, rng)
+            starts = _coarse_search(few, template, candidates=PART_CANDIDATES)
+            region = _random_points(_ball(cloud, centre, REGION_RADIUS_MM), REFINE_POINTS, rng)
+            candidates += _candidates(starts, region, template)
+    return candidates
 
 
-def _search_sizes(cloud: PointCloud, template: Template, rng: np.random.Generator) -> list[Similarity]:
+def _search_sizes(cloud: PointCloud, template: Template, rng: np.random.Generator) -> list[_Candidate]:
     """Return candidates for a scan at each of the sizes that scans of heads have."""
     extent = largest_extent(cloud.points)
     few = _random_points(cloud, COARSE_POINTS, rng)
@@ -207,24 +235,29 @@ def _search_sizes(cloud: PointCloud, template: Template, rng: np.random.Generato
         scaling = Similarity(size / extent)
         found = _coarse_search(scaling.transform_cloud(few), template, candidates=SIZE_CANDIDATES)
         starts += [scaling.then(one) for one in found]
-    return starts
+    return _candidates(starts, _random_points(cloud, REFINE_POINTS, rng), template)
 
 
-def _refine_best(
-    cloud: PointCloud, template: Template, candidates: list[_Fit], *, estimate_scale: bool
-) -> Registration:
+def _candidates(starts: list[Similarity], points: PointCloud, template: Template) -> list[_Candidate]:
+    return [_Candidate(_Fit(start, np.zeros(len(template.modes))), points) for start in starts]
+
+
+def _refine_best(candidates: list[_Candidate], template: Template, *, estimate_scale: bool) -> Registration:
     """Return the registration of lowest cost after refining all candidates quickly, and the best of them in full."""
-    few = cloud[np.arange(len(cloud.points) // QUICK_POINTS_DIVISOR)]
     quick_rounds = REFINE_ROUNDS // QUICK_ROUNDS_DIVISOR
-    quick = [_refine(few, template, fit, rounds=quick_rounds, estimate_scale=estimate_scale) for fit in candidates]
-    quick.sort(key=lambda fit: _evaluate(cloud, template, fit).cost)
-    full = [
-        _refine(cloud, template, fit, rounds=REFINE_ROUNDS, estimate_scale=estimate_scale) for fit in quick[:FINALISTS]
+    quick = [
+        replace(one, fit=_refine(one.few, template, one.fit, rounds=quick_rounds, estimate_scale=estimate_scale))
+        for one in candidates
     ]
-    evaluated = [(fit, _evaluate(cloud, template, fit)) for fit in full]
+    quick.sort(key=lambda one: _evaluate(one.points, template, one.fit).cost)
+    full = [
+        replace(one, fit=_refine(one.points, template, one.fit, rounds=REFINE_ROUNDS, estimate_scale=estimate_scale))
+        for one in quick[:FINALISTS]
+    ]
+    evaluated = [(one, _evaluate(one.points, template, one.fit)) for one in full]
     best, registration = min(evaluated, key=lambda pair: pair[1].cost)
-    resized = _refine(few, template, best, rounds=REFINE_ROUNDS, estimate_scale=True)
-    return replace(registration, size_ratio=resized.similarity.scale / best.similarity.scale)
+    resized = _refine(best.few, template, best.fit, rounds=REFINE_ROUNDS, estimate_scale=True)
+    return replace(registration, size_ratio=resized.similarity.scale / best.fit.similarity.scale)
 
 
 def _random_points(cloud: PointCloud, count: int, rng: np.random.Generator) -> PointCloud:
@@ -236,17 +269,25 @@ def is_large(extent: float, template: Template) -> bool:
     return extent > LARGE_SCAN * float(np.ptp(template.mesh.bounds, axis=0).max())
 
 
-def _balls(cloud: PointCloud, rng: np.random.Generator) -> list[PointCloud]:
-    """Return a few points of balls of a head's size in a scan."""
-    points = cloud.points
-    # Centres as far from each other as can be (Gonzalez 1985).
-    distance, centre, balls = np.full(len(points), np.inf), points[0], []
+def _part_centres(points: np.ndarray) -> list[np.ndarray]:
+    """Return centres of balls of a head's size in a scan's points (n, 3), as far from each other as can be.
+
+    Each is the farthest point from those before (Gonzalez 1985), such as a crown, and from there moves to the middle of
+    what lies about it (mean shift, Fukunaga and Hostetler 1975), such as a head.
+    """
+    distance, farthest, centres = np.full(len(points), np.inf), points.mean(0), []
     for _ in range(PARTS):
-        distance = np.minimum(distance, np.linalg.norm(points - centre, axis=1))
-        centre = points[distance.argmax()]
-        in_ball = np.nonzero(np.linalg.norm(points - centre, axis=1) < PART_RADIUS_MM)[0]
-        balls.append(_random_points(cloud[in_ball], COARSE_POINTS, rng))
-    return balls
+        distance = np.minimum(distance, np.linalg.norm(points - farthest, axis=1))
+        farthest = centre = points[distance.argmax()]
+        for _ in range(PART_SHIFTS):
+            centre = points[np.linalg.norm(points - centre, axis=1) < PART_RADIUS_MM].mean(0)
+        centres.append(centre)
+    return centres
+
+
+def _ball(cloud: PointCloud, centre: np.ndarray, radius: float) -> PointCloud:
+    """Return the points of a cloud in a ball."""
+    return cloud[np.linalg.norm(cloud.points - centre, axis=1) < radius]
 
 
 def _coarse_search(points: PointCloud, template: Template, *, candidates: int) -> list[Similarity]:

@@ -27,6 +27,10 @@ MAX_SIZE_RATIO = 1.3
 MAX_UNIT_RATIO = 1.5
 # A scan that is not larger (mm) is a head or none: its parts are not searched.
 MIN_EXTENT_OF_PARTS_MM = 300.0
+# Radius in mm of a ball about a head that holds no part of another one's face.
+ONE_HEAD_RADIUS_MM = 200.0
+# A scan with a smaller share of its points outside of that ball shows one head: two people take equal parts.
+MIN_SHARE_OF_ANOTHER = 0.25
 # Range in mm of the width between the outer edges of the ears: infants to large adults.
 HEAD_WIDTH_MM = (120.0, 240.0)
 
@@ -94,6 +98,16 @@ def align_scan(sample: PointCloud, template: Template, *, unit: Unit, keep_scale
         if not misalignment(exact.registration):
             return exact
     return _align_at_scale(sample, template, scale, unit=None)
+
+
+def shows_another_head(sample: PointCloud, alignment: Alignment, template: Template) -> bool:
+    """Return whether a scan shows a second face away from the head that it was aligned by."""
+    aligned = alignment.similarity.transform_cloud(sample)
+    centre = template.mesh.bounds.mean(0)
+    rest = aligned[np.linalg.norm(aligned.points - centre, axis=1) > ONE_HEAD_RADIUS_MM]
+    if len(rest.points) < MIN_SHARE_OF_ANOTHER * len(aligned.points):
+        return False
+    return not misalignment(register(rest, template, estimate_scale=False, in_parts=True))
 
 
 def _align_at_scale(

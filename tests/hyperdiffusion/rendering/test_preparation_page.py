@@ -29,11 +29,12 @@ def test_doubtful_scans_come_first(tmp_path):
     reports = {
         tmp_path / "good.ply": PreparationReport("good.obj", count=7000, scan_mm=0.1, width_mm=180.0),
         tmp_path / "worse.ply": PreparationReport("worse.obj", count=7000, scan_mm=0.4, width_mm=181.0),
+        tmp_path / "two.ply": PreparationReport("two.obj", count=7000, scan_mm=0.1, other_head=True),
         tmp_path / "odd.ply": PreparationReport("odd.obj", count=7000, scan_mm=0.2, width_mm=187.0, size="doubtful"),
         tmp_path / "a b" / "ü<1>.ply": PreparationReport("a b/ü<1>.obj", skipped="a b/ü<1>.obj: no face in it"),
     }
     page = Rows(write_preparation_page(reports, tmp_path).read_text(encoding="utf-8"))
-    assert [row[0] for row in page.rows[1:]] == ["a b/ü<1>.obj", "odd.obj", "worse.obj", "good.obj"]
+    assert [row[0] for row in page.rows[1:]] == ["a b/ü<1>.obj", "odd.obj", "two.obj", "worse.obj", "good.obj"]
     assert page.rows[1][-1] == "no face in it"
     assert page.rows[2][-1] == (
         "7,000 triangles; size doubtful: 187 mm between the ears; the head lies 0.20 mm off the scan"

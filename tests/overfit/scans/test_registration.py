@@ -11,7 +11,7 @@ from overfit.geometry.point_cloud import PointCloud
 from overfit.geometry.similarity import Similarity
 from overfit.scans import registration
 from overfit.scans.registration import register
-from overfit.scans.scan_alignment import MIN_RELIEF
+from overfit.scans.scan_alignment import MIN_RELIEF, align_scan, misalignment, shows_another_head
 from overfit.scans.template import Template
 
 
@@ -24,7 +24,10 @@ def template() -> Template:
 def short_search(monkeypatch):
     """Fewer hypotheses: what they lead to, the default ones find more surely."""
     monkeypatch.setattr(registration, "COARSE_ROTATIONS", 300)
+    monkeypatch.setattr(registration, "COARSE_SURVIVORS", 100)
     monkeypatch.setattr(registration, "COARSE_CANDIDATES", 4)
+    monkeypatch.setattr(registration, "PART_CANDIDATES", 2)
+    monkeypatch.setattr(registration, "PARTS", 4)
     monkeypatch.setattr(registration, "SCAN_SIZES_MM", (165.0, 210.0, 265.0))
 
 
@@ -54,15 +57,37 @@ def test_the_template_is_found_again(template, short_search, seed, scale, is_kep
     assert found.relief > 0.6
 
 
-def test_a_head_is_found_in_a_scan_much_larger_than_it(template, short_search, monkeypatch):
-    monkeypatch.setattr(registration, "PARTS", 3)
-    monkeypatch.setattr(registration, "COARSE_CANDIDATES", 2)
-    head = sample(template.mesh)
+def joined(*clouds: PointCloud) -> PointCloud:
+    return PointCloud(*map(np.concatenate, zip(*[(cloud.points, cloud.known_normals) for cloud in clouds])))
+
+
+def test_a_head_is_found_in_a_scan_much_larger_than_it(template, short_search):
     wall = trimesh.creation.box((10, 800, 800)).subdivide().subdivide()
     wall.apply_translation([-300, 0, 0])
-    both = PointCloud(*map(np.concatenate, zip(*[(c.points, c.normals) for c in (head, sample(wall))])))
-    found = register(both, template, estimate_scale=False)
+    found = register(joined(sample(template.mesh), sample(wall)), template, estimate_scale=False)
     assert np.degrees(Rotation.from_matrix(found.similarity.rotation).magnitude()) < 2
+
+
+def test_a_person_in_metres_has_one_head(template, short_search):
+    torso, leg = ellipsoid((210, 400, 120)), ellipsoid((90, 450, 90))
+    torso.apply_translation([0, -500, -20])
+    leg.apply_translation([0, -1200, -20])
+    person = joined(*map(sample, (template.mesh, torso, torso, leg)))
+    metres = Similarity(0.001, Rotation.random(random_state=5).as_matrix()).transform_cloud(person)
+    alignment = align_scan(metres, template, unit="m", keep_scale=False)
+    upright = alignment.similarity.rotation @ Rotation.random(random_state=5).as_matrix()
+    assert np.degrees(Rotation.from_matrix(upright).magnitude()) < 3
+    assert not misalignment(alignment.registration)
+    assert not shows_another_head(metres, alignment, template)
+
+
+def test_a_second_person_is_noticed(template, short_search):
+    head = sample(template.mesh)
+    other = Similarity(0.95, Rotation.from_euler("y", 20, degrees=True).as_matrix(), np.array([420.0, -90.0, 0.0]))
+    people = joined(head, other.transform_cloud(head))
+    alignment = align_scan(people, template, unit="mm", keep_scale=False)
+    assert not misalignment(alignment.registration)
+    assert shows_another_head(people, alignment, template)
 
 
 def test_a_mirrored_head_does_not_come_out_mirrored(template, short_search):

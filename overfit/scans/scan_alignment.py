@@ -141,7 +141,10 @@ def _ratio(one: float, other: float) -> float:
 def misalignment(registration: Registration) -> str:
     """Return why a registration is not to be trusted, or an empty string if it is."""
     if registration.relief < MIN_RELIEF:
-        return f"no face in it (relief {registration.relief:.2f}, a face has {MIN_RELIEF} or more); scan the face too"
+        return (
+            f"no face in it (relief {registration.relief:.2f}, a face has {MIN_RELIEF} or more); scan the face too, or "
+            "give the `unit` of a scan that shows more than a head"
+        )
     if registration.face_mm > MAX_FACE_MM or registration.residual_mm > MAX_RESIDUAL_MM:
         return (
             f"cannot be aligned: {registration.face_mm:.1f} mm off the template on the face, "

@@ -2,8 +2,8 @@
 
 from overfit.canonical.align import AlignmentConfig, ScanAlignment, align
 from overfit.canonical.warp import Warp, WarpSpace
+from overfit.decode_fits import DecodeResult, decode_store
 from overfit.decode_folder import DecodedHead, MeshFormat, decode_to_folder
-from overfit.decode_store import DecodeResult, decode_store
 from overfit.decoder import DecodeConfig, decode, try_decode
 from overfit.field import Field
 from overfit.field_labels import FIELD_LOSS, FieldLabels

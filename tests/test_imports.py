@@ -24,7 +24,7 @@ LAYERS = {
         ["field_labels", "fit_metrics", "store"],
         ["repair"],
         ["decode_folder", "fit_batch"],
-        ["presets", "fit_scans", "decode_store"],
+        ["presets", "fit_scans", "decode_fits"],
     ],
     "hyperdiffusion": [
         ["checkpoints", "data", "rendering"],

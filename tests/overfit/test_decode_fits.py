@@ -7,7 +7,7 @@ import torch
 import trimesh
 from support import ONE_THREAD
 
-from overfit.decode_store import decode_store
+from overfit.decode_fits import decode_store
 from overfit.decoder import DecodeConfig, decode
 from overfit.field import Field
 from overfit.geometry.bounding_cube import Cube

@@ -1,5 +1,7 @@
 """Damaged files of every format give a scan or one line, never anything else."""
 
+import base64
+import json
 import struct
 
 import numpy as np
@@ -14,7 +16,7 @@ from overfit.runtime.errors import BadInput
 from overfit.scans.formats import Scan, load_raw
 
 # 2,000 mutations in all.
-MUTATIONS_PER_FORMAT = 167
+MUTATIONS_PER_FORMAT = 143
 MESH = ellipsoid((70.0, 110.0, 90.0))
 POINTS = np.asarray(MESH.vertices)
 
@@ -32,6 +34,16 @@ def pcd(encoding: str) -> bytes:
     return header + (POINTS.astype("<f4").tobytes() if encoding == "binary" else text(" "))
 
 
+def gltf() -> bytes:
+    """A glTF file with its buffer inside."""
+    parts = trimesh.exchange.gltf.export_gltf(trimesh.Scene(MESH))
+    document = json.loads(parts.pop("model.gltf"))
+    for buffer in document["buffers"]:
+        content = base64.b64encode(parts[buffer["uri"]]).decode()
+        buffer["uri"] = f"data:application/octet-stream;base64,{content}"
+    return json.dumps(document).encode()
+
+
 FILES = {
     "binary.ply": trimesh.exchange.ply.export_ply(MESH),
     "text.ply": trimesh.exchange.ply.export_ply(MESH, encoding="ascii"),
@@ -40,7 +52,9 @@ FILES = {
     "text.stl": trimesh.exchange.stl.export_stl_ascii(MESH).encode(),
     "a.off": trimesh.exchange.off.export_off(MESH).encode(),
     "a.glb": trimesh.exchange.gltf.export_glb(trimesh.Scene(MESH)),
+    "a.gltf": gltf(),
     "a.xyz": text(" "),
+    "a.pts": text(" ", str(len(POINTS))),
     "a.csv": text(",", "x,y,z"),
     "a.asc": text(";", "X (mm);Y (mm);Z (mm)").replace(b".", b","),
     "binary.pcd": pcd("binary"),

@@ -46,6 +46,8 @@ COLLAR_DISTANCE_MM = 25.0
 MAX_SCAN_MM = 1.0
 # ... and largest 95th percentile.
 MAX_SCAN_P95_MM = 4.0
+# A smaller share of a scan that lies apart from its head is not worth a remark.
+MIN_SHARE_TOLD = 0.01
 # Smallest volume of a closed face mask or head, in litres.
 MIN_HEAD_LITRES = 0.2
 MM3_PER_LITRE = 1e6
@@ -101,11 +103,12 @@ def prepare(scan: Scan, config: PreparationConfig = PreparationConfig()) -> Prep
                 raise BadInput(reason)
             other_head = shows_another_head(sample, alignment, template)
             aligned = _without_collar(_transformed(cleaned.surface, alignment.similarity), template)
-            closed = _extract_head(aligned, template)
-            match = match_surfaces(aligned, closed, template.head_box)
+            closed = reconstruct_surface(aligned, template.head_box)
+            largest = _extract_head(closed)
+            match = match_surfaces(aligned, largest, closed=closed, box=template.head_box)
             if reason := _mismatch(match):
                 raise BadInput(reason)
-            head = closed
+            head = largest
         except BadInput as error:
             reason = str(error)
             skipped = reason if reason.startswith(f"{scan.name}: ") else f"{scan.name}: {reason}"
@@ -154,7 +157,11 @@ def _report(
         scan_p95_mm=None if match is None else match.scan_p95_mm,
         head_mm=None if match is None else match.head_mm,
         remarks="; ".join(
-            (*(() if raw is None else raw.content.remarks), *(() if statistics is None else statistics.remarks))
+            (
+                *(() if raw is None else raw.content.remarks),
+                *(() if statistics is None else statistics.remarks),
+                *(() if match is None else _remarks(match)),
+            )
         ),
         skipped=skipped,
     )
@@ -196,6 +203,12 @@ def _check_volume(points: np.ndarray) -> None:
         raise BadInput("its points lie in one place or in a plane; export the scan again")
 
 
+def _remarks(match: SurfaceMatch) -> tuple[str, ...]:
+    if match.share_apart < MIN_SHARE_TOLD:
+        return ()
+    return (f"{match.share_apart:.0%} of it lies apart from the head and is left out",)
+
+
 def _mismatch(match: SurfaceMatch) -> str:
     """Return why a closed head is not the scan's, or an empty string if it is."""
     if match.scan_mm > MAX_SCAN_MM or match.scan_p95_mm > MAX_SCAN_P95_MM:
@@ -212,9 +225,8 @@ def _transformed(surface: Surface, similarity: Similarity) -> Surface:
     return trimesh.Trimesh(similarity(surface.vertices), surface.faces, process=False)
 
 
-def _extract_head(surface: Surface, template: Template) -> trimesh.Trimesh:
-    """Return the closed head in an aligned surface. Raises BadInput if it encloses less than a head."""
-    closed = reconstruct_surface(surface, template.head_box)
+def _extract_head(closed: trimesh.Trimesh) -> trimesh.Trimesh:
+    """Return the head in a closed surface. Raises BadInput if it encloses less than a head."""
     head = largest_component(closed)
     if head.volume < MIN_HEAD_LITRES * MM3_PER_LITRE:
         raise BadInput(f"encloses {head.volume / MM3_PER_LITRE:.2f} litres, no head; scan more of it")

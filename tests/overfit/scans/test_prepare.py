@@ -98,12 +98,27 @@ def test_double_triangles_do_no_harm(tmp_path):
 
 def test_a_head_that_is_not_the_scans_surface_is_skipped(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        prepare_module, "_extract_head", lambda surface, template: template.mesh.copy().apply_scale(0.9)
+        prepare_module, "_extract_head", lambda closed: Template.standard().mesh.copy().apply_scale(0.9)
     )
     posed(0, 1.0).export(tmp_path / "scan.ply")
     result = prepare_file(tmp_path / "scan.ply")
     assert result.head is None and result.report.scan_mm > 1
     assert "scan.ply: cannot be closed: the head lies" in result.report.skipped
+
+
+def test_a_neck_apart_from_the_face_is_left_out_with_a_remark(tmp_path):
+    """As a camera from above leaves it, in whose images the chin hides the throat."""
+    mesh = Template.standard().mesh
+    centre = mesh.triangles_center
+    front = (centre[:, 2] > 0) & (mesh.face_normals[:, 2] > 0)
+    height = centre[:, 1] - mesh.bounds[0, 1]
+    face, neck = (mesh.submesh([np.nonzero(front & part)[0]], append=True) for part in (height > 60, height < 30))
+    neck.apply_translation([0, 0, -60])
+    points = np.concatenate([face.sample(18_000), neck.sample(2_000)])
+    trimesh.PointCloud(points).export(tmp_path / "face.ply")
+    result = prepare_file(tmp_path / "face.ply", unit="mm", keep_scale=True)
+    assert result.report.skipped == "" and result.report.scan_p95_mm < 4
+    assert "% of it lies apart from the head and is left out" in result.report.remarks
 
 
 def test_points_come_back_to_the_canonical_frame(tmp_path):

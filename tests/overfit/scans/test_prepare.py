@@ -11,8 +11,8 @@ from support import SHARED, ellipsoid
 from overfit.fit_metrics import distances
 from overfit.geometry.mesh import on_face_front
 from overfit.runtime.errors import BadInput
+from overfit.scans import coarse_search, registration, scan_alignment, surface_reconstruction
 from overfit.scans import prepare as prepare_module
-from overfit.scans import registration, scan_alignment, surface_reconstruction
 from overfit.scans.formats import Scan
 from overfit.scans.prepare import PreparationConfig, load_template, prepare
 from overfit.scans.template import Template
@@ -21,8 +21,8 @@ from overfit.scans.template import Template
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):
     """Fewer hypotheses and larger cells than by default, for speed."""
-    monkeypatch.setattr(registration, "COARSE_ROTATIONS", 300)
-    monkeypatch.setattr(registration, "COARSE_SURVIVORS", 100)
+    monkeypatch.setattr(coarse_search, "ROTATIONS", 300)
+    monkeypatch.setattr(coarse_search, "SURVIVORS", 100)
     monkeypatch.setattr(registration, "COARSE_CANDIDATES", 4)
     monkeypatch.setattr(registration, "PART_CANDIDATES", 2)
     monkeypatch.setattr(registration, "SCAN_SIZES_MM", (210.0, 265.0))

@@ -9,7 +9,7 @@ from support import ellipsoid
 from overfit.geometry.mesh import sample_surface
 from overfit.geometry.point_cloud import PointCloud
 from overfit.geometry.similarity import Similarity
-from overfit.scans import registration
+from overfit.scans import coarse_search, registration
 from overfit.scans.registration import register
 from overfit.scans.scan_alignment import MIN_RELIEF, align_scan, misalignment, shows_another_head
 from overfit.scans.template import Template
@@ -23,8 +23,8 @@ def template() -> Template:
 @pytest.fixture
 def short_search(monkeypatch):
     """Fewer hypotheses: what they lead to, the default ones find more surely."""
-    monkeypatch.setattr(registration, "COARSE_ROTATIONS", 300)
-    monkeypatch.setattr(registration, "COARSE_SURVIVORS", 100)
+    monkeypatch.setattr(coarse_search, "ROTATIONS", 300)
+    monkeypatch.setattr(coarse_search, "SURVIVORS", 100)
     monkeypatch.setattr(registration, "COARSE_CANDIDATES", 4)
     monkeypatch.setattr(registration, "PART_CANDIDATES", 2)
     monkeypatch.setattr(registration, "PARTS", 4)

@@ -89,6 +89,9 @@ def _prepare(scans: Path, out: Path, preparation: stage1.PreparationConfig, mach
     print(f"{counts}; look at {page} in a browser, or at {out / 'prepared.png'}")
     for name in result.removed:
         print(f"removed {name}: it is no longer in {scans}")
+    for report in result.reports.values():
+        if report.is_doubtful and not report.skipped:
+            print(f"doubtful: {report.name}: {report.in_words()}")
     _print_skipped(result.skipped)
     if not result.heads:
         raise BadInput(f"{scans}: no scan could be prepared; the first: {result.skipped[0].reason}")

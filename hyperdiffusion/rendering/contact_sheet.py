@@ -145,8 +145,10 @@ def _label_scan(draw: ImageDraw.ImageDraw, report: PreparationReport, corner: tu
     colour = SKIPPED_COLOUR if reason else (0, 0, 0)
     name = _in_latin_letters(report.name)[-SCAN_LABEL_LENGTH:]
     draw.text((left + 6, top + 4), name, fill=colour, font_size=SCAN_LABEL_FONT)
-    if report.size and not reason:
-        doubt = f"size: {report.size}, {report.width_mm:.0f} mm between the ears"
+    if report.is_doubtful and not reason:
+        doubt = (
+            f"size: {report.size}, {report.width_mm:.0f} mm between the ears" if report.size else "another head in it"
+        )
         draw.text((left + VIEW_SIZE + 6, top + 4), doubt, fill=SKIPPED_COLOUR, font_size=SCAN_LABEL_FONT)
     if reason:
         lines = "\n".join(wrap(_in_latin_letters(reason), REASON_WIDTH, max_lines=REASON_LINES))

@@ -5,6 +5,7 @@ Text files are tables of one point a line, see `text_table`.
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -122,8 +123,10 @@ def _parse_pcd(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray | None]:
         values = np.stack([rows[f"f{column}"].astype(float) for column in wanted], axis=1)
     elif encoding == "ascii":
         try:
-            values = np.loadtxt(io.BytesIO(body), usecols=wanted, ndmin=2, max_rows=MAX_POINTS)
-        except ValueError as error:
+            # NumPy warns where there is no row at all.
+            with warnings.catch_warnings(action="error", category=UserWarning):
+                values = np.loadtxt(io.BytesIO(body), usecols=wanted, ndmin=2)
+        except (ValueError, UserWarning) as error:
             raise _damaged(name, error) from error
     else:
         raise BadInput(f"{name}: PCD data of the kind {encoding}; save it as binary or ascii")

@@ -50,7 +50,9 @@ def test_pcd(tmp_path, encoding):
         "# .PCD v0.7\nVERSION 0.7\nFIELDS x y z normal_x normal_y normal_z\nSIZE 4 4 4 4 4 4\nTYPE F F F F F F\n"
         f"COUNT 1 1 1 1 1 1\nWIDTH {len(table)}\nHEIGHT 1\nPOINTS {len(table)}\nDATA {encoding}\n"
     ).encode()
-    body = table.tobytes() if encoding == "binary" else "\n".join(" ".join(map(str, row)) for row in table).encode()
+    # A blank line does no harm.
+    text = "\n\n".join(" ".join(map(str, row)) for row in table)
+    body = table.tobytes() if encoding == "binary" else text.encode()
     (tmp_path / "a.pcd").write_bytes(header + body)
     cloud = read(tmp_path / "a.pcd")
     np.testing.assert_allclose(cloud.points, POINTS, atol=1e-4)

@@ -34,6 +34,10 @@ QUICK_POINTS_DIVISOR = 8
 QUICK_ROUNDS_DIVISOR = 4
 # The best of them that are refined in full.
 FINALISTS = 2
+# Rounds by all points that follow for the best of these: two scans of one head then come closer to each other.
+FINAL_ROUNDS = 6
+# Distance in mm at which a match weighs a quarter in them.
+FINAL_WIDTH_MM = 8.0
 # Cosine between normals from which points may be matched in a refinement.
 REFINE_NORMAL_COSINE = 0.3
 # Stiffness of the template: a shape of one standard deviation is as unlikely as a scan that lies this far (mm) off it.
@@ -115,13 +119,18 @@ class _Candidate:
 
     fit: _Fit
     """The pose so far."""
-    points: PointCloud
-    """The points that it is refined by: of the scan, or of a part of it."""
+    cloud: PointCloud
+    """The points that it is refined by, in random order: of the scan, or of a part of it."""
+
+    @property
+    def points(self) -> PointCloud:
+        """The points for a full refinement."""
+        return self.cloud[np.arange(min(REFINE_POINTS, len(self.cloud.points)))]
 
     @property
     def few(self) -> PointCloud:
         """The points for a quick refinement."""
-        return self.points[np.arange(len(self.points.points) // QUICK_POINTS_DIVISOR)]
+        return self.cloud[np.arange(len(self.points.points) // QUICK_POINTS_DIVISOR)]
 
 
 def register(cloud: PointCloud, template: Template, *, estimate_scale: bool, in_parts: bool = False) -> Registration:
@@ -147,7 +156,7 @@ def _search_known_size(
     """Return candidates for a scan in millimetres, and for parts of it if it is large or `in_parts`."""
     few = _random_points(cloud, COARSE_POINTS, rng)
     starts = coarse_search(few, template, candidates=COARSE_CANDIDATES)
-    candidates = _candidates(starts, _random_points(cloud, REFINE_POINTS, rng), template)
+    candidates = _candidates(starts, _shuffled(cloud, rng), template)
     if in_parts or is_large(largest_extent(cloud.points), template):
         for centre in _part_centres(cloud.points):
             part = _ball(cloud, centre, PART_RADIUS_MM)
@@ -155,7 +164,7 @@ def _search_known_size(
                 continue
             few = _random_points(part, COARSE_POINTS, rng)
             starts = coarse_search(few, template, candidates=PART_CANDIDATES)
-            region = _random_points(_ball(cloud, centre, REGION_RADIUS_MM), REFINE_POINTS, rng)
+            region = _shuffled(_ball(cloud, centre, REGION_RADIUS_MM), rng)
             candidates += _candidates(starts, region, template)
     return candidates
 
@@ -169,11 +178,11 @@ def _search_sizes(cloud: PointCloud, template: Template, rng: np.random.Generato
         scaling = Similarity(size / extent)
         found = coarse_search(scaling.transform_cloud(few), template, candidates=SIZE_CANDIDATES)
         starts += [scaling.then(one) for one in found]
-    return _candidates(starts, _random_points(cloud, REFINE_POINTS, rng), template)
+    return _candidates(starts, _shuffled(cloud, rng), template)
 
 
-def _candidates(starts: list[Similarity], points: PointCloud, template: Template) -> list[_Candidate]:
-    return [_Candidate(_Fit(start, np.zeros(len(template.modes))), points) for start in starts]
+def _candidates(starts: list[Similarity], cloud: PointCloud, template: Template) -> list[_Candidate]:
+    return [_Candidate(_Fit(start, np.zeros(len(template.modes))), cloud) for start in starts]
 
 
 def _refine_best(candidates: list[_Candidate], template: Template, *, estimate_scale: bool) -> Registration:
@@ -188,14 +197,21 @@ def _refine_best(candidates: list[_Candidate], template: Template, *, estimate_s
         replace(one, fit=_refine(one.points, template, one.fit, rounds=REFINE_ROUNDS, estimate_scale=estimate_scale))
         for one in quick[:FINALISTS]
     ]
-    evaluated = [(one, _evaluate(one.points, template, one.fit)) for one in full]
-    best, registration = min(evaluated, key=lambda pair: pair[1].cost)
+    best = min(full, key=lambda one: _evaluate(one.points, template, one.fit).cost)
+    for _ in range(FINAL_ROUNDS):
+        fit = _refine_round(best.cloud, template, best.fit, width=FINAL_WIDTH_MM, estimate_scale=estimate_scale)
+        best = replace(best, fit=fit)
+    registration = _evaluate(best.points, template, best.fit)
     resized = _refine(best.few, template, best.fit, rounds=REFINE_ROUNDS, estimate_scale=True)
     return replace(registration, size_ratio=resized.similarity.scale / best.fit.similarity.scale)
 
 
 def _random_points(cloud: PointCloud, count: int, rng: np.random.Generator) -> PointCloud:
     return cloud[rng.choice(len(cloud.points), min(count, len(cloud.points)), replace=False)]
+
+
+def _shuffled(cloud: PointCloud, rng: np.random.Generator) -> PointCloud:
+    return cloud[rng.permutation(len(cloud.points))]
 
 
 def is_large(extent: float, template: Template) -> bool:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from overfit import BadInput, igl_arrays, on_face_front, sample_points
 
 # Iterations of the alignment.
-ICP_ITERATIONS = 60
+ICP_ITERATIONS = 20
 # Share of the points with the smallest distances that ICP uses.
 ICP_TRIM = 0.9
 # Points on the clean face and on the prepared head.
@@ -97,9 +97,7 @@ def aligned_face(clean: trimesh.Trimesh, head: trimesh.Trimesh) -> tuple[float, 
 
     The points are the same whatever the prepared head is.
     """
-    rng = np.random.default_rng(0)
-    points = sample_points(_face_of(clean), FACE_POINTS, rng=rng)
-    return _align(points, sample_points(head, HEAD_POINTS, rng=rng))
+    return _align(sample_points(_face_of(clean), FACE_POINTS, rng=np.random.default_rng(0)), head)
 
 
 def _face_of(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
@@ -108,17 +106,21 @@ def _face_of(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     return trimesh.Trimesh(mesh.vertices, mesh.faces[front], process=False)
 
 
-def _align(points: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the rotation in degrees that trimmed ICP applies to points, and the aligned points."""
+def _align(points: np.ndarray, head: trimesh.Trimesh) -> tuple[float, np.ndarray]:
+    """Return the rotation in degrees that trimmed point-to-plane ICP applies to points, and the aligned points."""
     # The tips of the noses are the start.
-    points = points + targets[targets[:, 2].argmax()] - points[points[:, 2].argmax()]
+    points = points + head.vertices[head.vertices[:, 2].argmax()] - points[points[:, 2].argmax()]
+    targets, faces = trimesh.sample.sample_surface(head, HEAD_POINTS, seed=0)
     tree, rotation = cKDTree(targets), Rotation.identity()
     for _ in range(ICP_ITERATIONS):
         distance, nearest = tree.query(points)
         kept = distance < np.quantile(distance, ICP_TRIM)
-        goal, middle = targets[nearest[kept]].mean(0), points[kept].mean(0)
-        step, _ = Rotation.align_vectors(targets[nearest[kept]] - goal, points[kept] - middle)
-        points, rotation = step.apply(points - middle) + goal, step * rotation
+        middle, normals = points.mean(0), head.face_normals[faces[nearest[kept]]]
+        lever = np.cross(points[kept] - middle, normals)
+        to_plane = ((targets[nearest[kept]] - points[kept]) * normals).sum(1)
+        step = np.linalg.lstsq(np.hstack([lever, normals]), to_plane, rcond=None)[0]
+        turn = Rotation.from_rotvec(step[:3])
+        points, rotation = turn.apply(points - middle) + middle + step[3:], turn * rotation
     return float(np.degrees(rotation.magnitude())), points
 
 

@@ -110,8 +110,9 @@ def prepare(scan: Scan, config: PreparationConfig = PreparationConfig()) -> Prep
                 raise BadInput(reason)
             head = largest
         except BadInput as error:
-            reason = str(error)
-            skipped = reason if reason.startswith(f"{scan.name}: ") else f"{scan.name}: {reason}"
+            # A capture's reader knows its folder alone, not the path below the scans.
+            reason = str(error).removeprefix(f"{scan.name}: ").removeprefix(f"{scan.path.name}: ")
+            skipped = f"{scan.name}: {reason}"
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_LENGTH]
             skipped = f"{scan.name}: cannot be prepared ({reason}); repair or export it again"

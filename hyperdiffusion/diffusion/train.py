@@ -77,8 +77,11 @@ def train(
     rows, run = _open(store, checkpoint, config)
     if len(rows) < 2:
         raise BadInput(f"{store}: holds one head, too few to learn a distribution from; fit more scans into it")
-    if checkpoint.exists() and not run.count_withdrawn(_trained_heads(checkpoint)):
-        return _finished(checkpoint, run, context.device)
+    if checkpoint.exists():
+        found = Checkpoint.load(checkpoint, context.device)
+        if not run.count_withdrawn(found.training.heads):
+            run.require_same(checkpoint, found.training.settings, found.training.heads)
+            return found
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with process_group(context.device) as (processes, device):
         context = replace(context, device=device, show_progress=context.show_progress and processes.is_main)
@@ -94,7 +97,7 @@ def withdrawn_heads(store: Path | str, checkpoint: Path | str) -> int:
     """
     store, checkpoint = Path(store), Path(checkpoint)
     _, run = _open(store, checkpoint, TrainingConfig())
-    return run.count_withdrawn(_trained_heads(checkpoint)) if checkpoint.exists() else 0
+    return run.count_withdrawn(Checkpoint.load(checkpoint).training.heads) if checkpoint.exists() else 0
 
 
 def _open(store: Path, checkpoint: Path, config: TrainingConfig) -> tuple[ParameterRows, TrainingRun]:
@@ -103,10 +106,6 @@ def _open(store: Path, checkpoint: Path, config: TrainingConfig) -> tuple[Parame
     opened = Store(store)
     rows = opened.rows()
     return rows, TrainingRun(config, tuple(record.digest for record in rows.records), opened.withdrawn())
-
-
-def _trained_heads(checkpoint: Path) -> list[str]:
-    return Checkpoint.load(checkpoint).training.heads
 
 
 def _remove_withdrawn(path: Path, description: str, run: TrainingRun) -> None:
@@ -213,12 +212,6 @@ def _draw_samples(checkpoint: Checkpoint, path: Path) -> Path | None:
 def _status(loss: torch.Tensor, val_loss: float | None) -> str:
     validation = "" if val_loss is None else f", validation loss {val_loss:.3f} x Gaussian baseline"
     return f"loss {loss:.3f}{validation}"
-
-
-def _finished(path: Path, run: TrainingRun, device: torch.device) -> Checkpoint:
-    checkpoint = Checkpoint.load(path, device)
-    run.require_same(path, checkpoint.training.settings, checkpoint.training.heads)
-    return checkpoint
 
 
 def _require_usable_paths(store: Path, checkpoint: Path) -> None:

@@ -5,7 +5,7 @@ gives no mesh but a reason.
 """
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -116,8 +116,10 @@ def prepare(scan: Scan, config: PreparationConfig = PreparationConfig()) -> Prep
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_LENGTH]
             skipped = f"{scan.name}: cannot be prepared ({reason}); repair or export it again"
-    report = _report(scan, raw, cleaned=cleaned, alignment=alignment, match=match, skipped=skipped)
-    return Preparation(replace(report, other_head=other_head), None if raw is None else raw.surface, head)
+    report = _report(
+        scan, raw, cleaned=cleaned, alignment=alignment, other_head=other_head, match=match, skipped=skipped
+    )
+    return Preparation(report, None if raw is None else raw.surface, head)
 
 
 @cache
@@ -132,6 +134,7 @@ def _report(
     *,
     cleaned: CleanedSurface | None,
     alignment: Alignment | None,
+    other_head: bool,
     match: SurfaceMatch | None,
     skipped: str,
 ) -> PreparationReport:
@@ -154,6 +157,7 @@ def _report(
         relief=None if registration is None else registration.relief,
         width_mm=None if registration is None else registration.width_mm,
         size="doubtful" if alignment is not None and alignment.size_is_doubtful else "",
+        other_head=other_head,
         scan_mm=None if match is None else match.scan_mm,
         scan_p95_mm=None if match is None else match.scan_p95_mm,
         head_mm=None if match is None else match.head_mm,

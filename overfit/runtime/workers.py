@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from loky import ProcessPoolExecutor
 from loky.backend.context import get_context
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from overfit.runtime.errors import BadInput
@@ -57,8 +58,10 @@ def run_tasks(
         yield from _run_in_workers(function, tasks, workers, on_progress)
         return
     options = {} if on_progress is None else {"progress": on_progress}
-    for index, task in enumerate(tasks):
-        yield index, function(*task, **options)
+    # BLAS would take every core: beside another program, its threads would wait for each other's locks.
+    with threadpool_limits(context.cores):
+        for index, task in enumerate(tasks):
+            yield index, function(*task, **options)
 
 
 def run_tasks_in_order(

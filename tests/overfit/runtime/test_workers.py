@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from overfit.runtime import workers
 from overfit.runtime.errors import BadInput
@@ -39,12 +40,23 @@ def square(number: int, progress=lambda count: None) -> tuple[int, int, int]:
     return number**2, torch.get_num_threads(), os.getpid()
 
 
+def blas_threads() -> int:
+    return max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+
+
 def kill_itself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fail() -> None:
     raise BadInput("scan.ply: empty; export it again")
+
+
+def test_blas_takes_no_more_threads_than_asked_for_in_this_process():
+    with threadpool_limits(2):
+        before = blas_threads()
+        assert list(run_tasks(blas_threads, [()], RunContext(cores=1))) == [(0, 1)]
+        assert blas_threads() == before
 
 
 @pytest.mark.parametrize("cores", [1, 2])

@@ -134,6 +134,16 @@ TRAIN_SCALE = (
     Column("seconds", "time, s", digits=0),
     Column("succeeded", "succeeded"),
 )
+DENOISER = (
+    Column("task", "task"),
+    Column("heads", "codes", digits=0),
+    Column("mixture", "Gaussian mixture", digits=3),
+    Column("transformer", "with the transformer", digits=3),
+    Column("optimum", "optimum", digits=3),
+    Column("steps", "steps", digits=0),
+    Column("best_step", "best step", digits=0),
+    Column("seconds", "time, s", digits=0),
+)
 METRICS_SPEED = (
     Column("method", "method"),
     Column("seconds", "time, s"),

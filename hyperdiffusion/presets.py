@@ -11,7 +11,7 @@ PRESETS: dict[Preset, TrainingConfig] = {
     # validation. The noise schedule is the default: 500 timesteps, linear. Sample with `--sampler ddim --steps 500`.
     "paper": TrainingConfig(
         coordinates="raw",
-        transformer=TransformerConfig(width=2880, depth=12, attention_heads=16, dropout=0.0),
+        transformer=TransformerConfig(width=2880, depth=12, attention_heads=16, dropout=0.0, adaptive_norm=False),
         epochs=6000,
         val_fraction=0.0,
         lr=2e-4,

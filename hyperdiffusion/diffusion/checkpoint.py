@@ -19,9 +19,12 @@ from overfit.runtime.tensor_file import open_tensor_file, write_tensor_file
 
 # Name of the description in the file.
 CHECKPOINT = "hyperdiffusion checkpoint"
-# 4: heads were not warped, and are read as such. 5: warps were splines, which are no longer read. 6: today's.
-VERSION = 6
+# 4: heads were not warped, and are read as such. 5: warps were splines, which are no longer read. 6: the timestep was
+# only a token, see EARLIER_TRANSFORMER. 7: today's.
+VERSION = 7
 OLDEST_VERSION = 4
+FIRST_VERSION_OF_THESE_WARPS = 6
+EARLIER_TRANSFORMER = {"adaptive_norm": False}
 # The basis of latent coordinates: nearly all of a checkpoint. That of the included one is in half precision.
 BASIS = "coordinates.basis"
 # The checkpoint that is installed with the project.
@@ -132,7 +135,7 @@ class Checkpoint:
         parts = [tensors[f"coordinates.{name}"].float().to(device) for name in kind.TENSORS]
         coordinates = kind(tuple(description["sizes"]), *parts)
         schedule = NoiseSchedule(**description["noise_schedule"])
-        config = description["transformer"] and TransformerConfig(**description["transformer"])
+        config = description["transformer"] and TransformerConfig(**EARLIER_TRANSFORMER | description["transformer"])
         prefix = "denoiser."
         state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         denoiser = restore_denoiser(config, coordinates, schedule=schedule, state=state)
@@ -161,7 +164,9 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     version = description.get("version", 0)
     if version > VERSION:
         raise BadInput(f"{path}: a checkpoint of a newer version; update hyperdiffusion-heads")
-    if version < OLDEST_VERSION or (version < VERSION and description.get("warps", {}).get("control_points")):
+    if version < OLDEST_VERSION or (
+        version < FIRST_VERSION_OF_THESE_WARPS and description.get("warps", {}).get("control_points")
+    ):
         raise BadInput(f"{path}: a checkpoint of an older version; train it again from its store")
     return tensors, description
 

@@ -33,6 +33,8 @@ class TransformerConfig:
     """Attention heads of each layer; each is width / attention heads wide."""
     dropout: float = 0.1
     """Dropout in attention and feed-forward layers, against memorising the training heads."""
+    adaptive_norm: bool = True
+    """Whether the timestep scales the normalised tokens in each layer (Peebles et al. 2022), besides being a token."""
 
     def __post_init__(self) -> None:
         require_at_least(1, depth=self.depth, attention_heads=self.attention_heads)
@@ -68,6 +70,8 @@ class TokenTransformer(nn.Module):
                 attn_dim_head=width // config.attention_heads,
                 attn_dropout=config.dropout,
                 ff_dropout=config.dropout,
+                use_adaptive_layernorm=config.adaptive_norm,
+                dim_condition=width,
             ),
         )
         self.project = nn.ModuleList(nn.Linear(width, size) for size in sizes)
@@ -77,8 +81,9 @@ class TokenTransformer(nn.Module):
     def forward(self, tokens: Sequence[torch.Tensor], step: Int[torch.Tensor, " B"]) -> list[torch.Tensor]:
         """Return one output (B, size) for each of the tokens (B, size)."""
         embedded = [embed(token) for embed, token in zip(self.embed, tokens, strict=True)]
-        embedded.append(self.time(sinusoidal_embedding(step, self.config.width)))
-        hidden = self.transformer(torch.stack(embedded, dim=1))
+        time = self.time(sinusoidal_embedding(step, self.config.width))
+        condition = time if self.config.adaptive_norm else None
+        hidden = self.transformer(torch.stack([*embedded, time], dim=1), condition=condition)
         return [project(hidden[:, index]) for index, project in enumerate(self.project)]
 
 

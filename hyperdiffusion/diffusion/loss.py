@@ -8,9 +8,6 @@ from jaxtyping import Float, Int
 from hyperdiffusion.diffusion.coordinates import Coordinates, WeightCoordinates
 from hyperdiffusion.diffusion.schedule import Denoise, NoiseSchedule, gaussian_posterior, gaussian_posterior_std
 
-# Noise draws for each validation head, the same every time.
-VALIDATION_DRAWS = 32
-
 
 def latent_loss(
     predicted: Float[torch.Tensor, "B D"],
@@ -96,24 +93,24 @@ class Objective:
         )
 
     @torch.no_grad()
-    def validation_loss(self, denoise: Denoise, heads: Float[torch.Tensor, "heads D"]) -> float:
-        """Return the mean loss of a denoiser on validation heads, with the same noise every time."""
+    def validation_loss(self, denoise: Denoise, heads: Float[torch.Tensor, "heads D"], *, draws: int) -> float:
+        """Return the mean loss of a denoiser over some draws of noise for each head, the same every time."""
         generator = torch.Generator().manual_seed(0)
         # One draw at a time: of raw weights, all together would be a gigabyte.
-        losses = (self.loss(denoise, self.draw(heads, generator)).mean() for _ in range(VALIDATION_DRAWS))
-        return sum(map(float, losses)) / VALIDATION_DRAWS
+        losses = (self.loss(denoise, self.draw(heads, generator)).mean() for _ in range(draws))
+        return sum(map(float, losses)) / draws
 
-    def baseline_loss(self, heads: Float[torch.Tensor, "heads D"]) -> float:
+    def baseline_loss(self, heads: Float[torch.Tensor, "heads D"], *, draws: int) -> float:
         """Return the validation loss of the Gaussian baseline.
 
         It is the optimal linear denoiser of unseen heads; in weight coordinates, the mean head.
         """
         if isinstance(self.coordinates, WeightCoordinates):
             mean = heads.mean(0)
-            return self.validation_loss(lambda noised, step: mean.expand_as(noised), heads)
+            return self.validation_loss(lambda noised, step: mean.expand_as(noised), heads, draws=draws)
         ratio = self.coordinates.variance_ratio
         return self.validation_loss(
-            lambda noised, step: gaussian_posterior(noised, self.alpha_bar[step][:, None], ratio)[0], heads
+            lambda noised, step: gaussian_posterior(noised, self.alpha_bar[step][:, None], ratio)[0], heads, draws=draws
         )
 
 

@@ -26,8 +26,6 @@ from overfit.runtime.tensor_file import open_tensor_file
 from overfit.runtime.throttle import Throttle
 from overfit.store import ParameterRows, Store
 
-# Steps between two validations.
-VALIDATE_EVERY = 50
 # Samples in a picture.
 PICTURE_SAMPLES = 4
 # Steps of ddim that draw them.
@@ -169,7 +167,7 @@ def _optimize(
             lr = trainer.learning_rate
             loss = trainer.step()
             bar.update()
-            if state.step % VALIDATE_EVERY == 0 or state.step == trainer.total_steps:
+            if trainer.is_validation_due:
                 val_loss = trainer.validate()
                 bar.set_postfix_str(_status(loss, val_loss))
                 log({"loss": float(loss), "val_loss": val_loss, "lr": lr}, state.step)

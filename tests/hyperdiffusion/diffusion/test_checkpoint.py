@@ -1,7 +1,7 @@
 """Checkpoints: what is read is what was written; other files, other versions and damage are refused."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from support import TINY
 from hyperdiffusion import TrainingConfig, sample
 from hyperdiffusion.diffusion import checkpoint as module
 from hyperdiffusion.diffusion import checkpoint_v3
-from hyperdiffusion.diffusion.checkpoint import CHECKPOINT, VERSION, Checkpoint, TrainingRecord
+from hyperdiffusion.diffusion.checkpoint import CHECKPOINT, EARLIER_TRANSFORMER, VERSION, Checkpoint, TrainingRecord
 from hyperdiffusion.diffusion.coordinates import LatentCoordinates
 from hyperdiffusion.diffusion.denoiser import LatentDenoiser
 from hyperdiffusion.diffusion.schedule import NoiseSchedule
@@ -51,8 +51,18 @@ def test_warps_are_saved_with_the_model(warped_store, warped_model, tmp_path):
     assert head.warp is not None and head.warp.neck_height == pytest.approx(100 * float(rows[0, 60]), abs=1e-4)
 
 
-@pytest.mark.parametrize("warps", [WarpSpace(), WarpSpace(CORNERS, cuts_neck=True)], ids=["weights", "warps"])
-def test_a_loaded_denoiser_predicts_what_the_trained_one_did(tmp_path, warps):
+def as_version_6(description: dict) -> None:
+    """Its transformer did not say that the timestep is only a token."""
+    description["version"] = 6
+    assert description["transformer"].pop("adaptive_norm") is False
+
+
+@pytest.mark.parametrize(
+    "warps, adaptive_norm",
+    [(WarpSpace(), True), (WarpSpace(), False), (WarpSpace(CORNERS, cuts_neck=True), True)],
+    ids=["weights", "version 6", "warps"],
+)
+def test_a_loaded_denoiser_predicts_what_the_trained_one_did(tmp_path, warps, adaptive_norm):
     """Heads of a learned latent space: directions of warps have no part in most of the tokens."""
     generator, space = (
         torch.Generator().manual_seed(0),
@@ -64,13 +74,15 @@ def test_a_loaded_denoiser_predicts_what_the_trained_one_did(tmp_path, warps):
     codes = torch.randn(40, len(directions), generator=generator)
     mean = torch.randn(space.size, generator=generator)
     coordinates = LatentCoordinates.from_codes(mean, directions, codes=codes, sizes=space.token_sizes)
-    denoiser = LatentDenoiser(TINY.transformer, NoiseSchedule(), coordinates).eval()
+    transformer = replace(TINY.transformer, adaptive_norm=adaptive_norm)
+    denoiser = LatentDenoiser(transformer, NoiseSchedule(), coordinates).eval()
     # As after training: a transformer that predicts something.
     for parameter in denoiser.transformer.project.parameters():
         torch.nn.init.normal_(parameter, std=0.3, generator=generator)
     record = TrainingRecord({}, [], steps=1, best_step=1, mixture_components=1, val_loss=None)
-    Checkpoint(space, coordinates, NoiseSchedule(), denoiser, record).save(tmp_path / "model")
-    loaded = Checkpoint.load(tmp_path / "model").denoiser
+    path = tmp_path / "model"
+    Checkpoint(space, coordinates, NoiseSchedule(), denoiser, record).save(path)
+    loaded = Checkpoint.load(path if adaptive_norm else rewritten(path, tmp_path / "old", as_version_6)).denoiser
     noised, step = torch.randn(32, coordinates.size, generator=generator), torch.full((32,), 250)
     with torch.no_grad():
         ours, theirs = (one.correction(noised, step) for one in (denoiser, loaded))
@@ -95,6 +107,8 @@ def test_the_shipped_checkpoint_is_complete():
     assert len(shipped.training.heads) == 512 and "x Gaussian baseline" in shipped.training.summary()
     settings, present = shipped.training.settings, asdict(TrainingConfig())
     assert set(settings) == set(present)
+    # Its transformer is one of version 6.
+    settings["transformer"] = EARLIER_TRANSFORMER | settings["transformer"]
     for group in ("latent_space", "transformer", "noise_schedule"):
         assert set(settings[group]) == set(present[group])
 

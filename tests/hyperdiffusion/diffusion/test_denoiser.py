@@ -14,6 +14,7 @@ from hyperdiffusion.diffusion.denoiser import (
     restore_denoiser,
     sinusoidal_embedding,
 )
+from hyperdiffusion.presets import PRESETS
 from overfit import BadInput, Field
 
 SCHEDULE = NoiseSchedule()
@@ -128,7 +129,7 @@ def test_timesteps_have_different_embeddings():
 
 
 def test_the_published_denoiser_has_1_42_billion_parameters():
-    published = TransformerConfig(width=2880, depth=12, attention_heads=16, dropout=0.0)
+    published = PRESETS["paper"].transformer
     with torch.device("meta"):
         made = make_denoiser(published, WeightCoordinates.raw(Field().sizes), schedule=SCHEDULE)
     assert len(made.transformer.embed) == 8

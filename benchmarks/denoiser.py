@@ -13,7 +13,7 @@ from typing import Any
 
 from columns import DENOISER
 from results_io import BenchmarkOptions, publish, run_benchmark
-from synthetic_codes import TASKS, synthetic_codes
+from synthetic_codes import TASKS, SyntheticCodes, Task, synthetic_codes
 from tqdm import tqdm
 
 from hyperdiffusion import TrainingConfig
@@ -30,10 +30,10 @@ TEST_DRAWS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig(BenchmarkOptions):
-    """What is learned, from how many codes, and how."""
+    """The tasks, from how many codes they are learned, and how."""
 
-    tasks: tuple[str, ...] = tuple(TASKS)
-    """Tasks: factors, ring, spiral or gaussian."""
+    tasks: tuple[Task, ...] = tuple(TASKS)
+    """What is learned: factors, ring, spiral or gaussian."""
 
     heads: int = 2240
     """Codes for training and validation."""
@@ -52,19 +52,11 @@ def main(config: BenchmarkConfig) -> None:
     publish("denoiser", DENOISER, rows, config)
 
 
-def measure(task: str, config: BenchmarkConfig, *, show_progress: bool = False) -> dict[str, Any]:
+def measure(task: Task, config: BenchmarkConfig, *, show_progress: bool = False) -> dict[str, Any]:
     """Return the row of a task."""
     codes = synthetic_codes(task)
-    drawn = codes.draw(config.heads, TRAINING_SEED)
-    training, validation = train_val_split(config.heads, config.training)
     start = time.perf_counter()
-    trainer = Trainer(EncodedStore(codes.coordinates, drawn[training], drawn[validation]), config.training)
-    with tqdm(total=trainer.total_steps, desc=task, unit="step", disable=not show_progress) as bar:
-        while not trainer.finished:
-            trainer.step()
-            bar.update()
-            if trainer.is_validation_due:
-                bar.set_postfix_str(f"validation loss {trainer.validate():.3f}")
+    trainer = _train(codes, config, tqdm(desc=task, unit="step", disable=not show_progress))
     denoiser = trainer.model()
     seconds = time.perf_counter() - start
     test = codes.draw(config.test_heads, TEST_SEED)
@@ -84,6 +76,21 @@ def measure(task: str, config: BenchmarkConfig, *, show_progress: bool = False) 
         "best_step": trainer.state.best_step,
         "seconds": seconds,
     }
+
+
+def _train(codes: SyntheticCodes, config: BenchmarkConfig, bar: tqdm) -> Trainer:
+    """A finished training."""
+    drawn = codes.draw(config.heads, TRAINING_SEED)
+    training, validation = train_val_split(config.heads, config.training)
+    trainer = Trainer(EncodedStore(codes.coordinates, drawn[training], drawn[validation]), config.training)
+    bar.reset(trainer.total_steps)
+    with bar:
+        while not trainer.finished:
+            trainer.step()
+            bar.update()
+            if trainer.is_validation_due:
+                bar.set_postfix_str(f"validation loss {trainer.validate():.3f}")
+    return trainer
 
 
 if __name__ == "__main__":

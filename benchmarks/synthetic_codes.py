@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -87,7 +88,8 @@ def _gaussian() -> torch.Tensor:
     return torch.zeros(1, SIZE)
 
 
-TASKS: dict[str, Callable[[], torch.Tensor]] = {
+Task = Literal["factors", "ring", "spiral", "gaussian"]
+TASKS: dict[Task, Callable[[], torch.Tensor]] = {
     "factors": _factors,
     "ring": _ring,
     "spiral": _spiral,
@@ -95,7 +97,7 @@ TASKS: dict[str, Callable[[], torch.Tensor]] = {
 }
 
 
-def synthetic_codes(task: str) -> SyntheticCodes:
+def synthetic_codes(task: Task) -> SyntheticCodes:
     """Return the distribution of a task."""
     return SyntheticCodes.around(TASKS[task]())
 

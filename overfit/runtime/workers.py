@@ -59,7 +59,7 @@ def run_tasks(
         return
     options = {} if on_progress is None else {"progress": on_progress}
     # BLAS would take every core: beside another program, its threads would wait for each other's locks.
-    with threadpool_limits(context.cores):
+    with threadpool_limits(context.cores, user_api="blas"):
         for index, task in enumerate(tasks):
             yield index, function(*task, **options)
 

@@ -6,7 +6,7 @@ import denoiser
 import pytest
 import synthetic_codes
 import torch
-from synthetic_codes import TASKS
+from synthetic_codes import TASKS, Task
 
 from hyperdiffusion import TrainingConfig, TransformerConfig
 
@@ -34,7 +34,7 @@ def test_codes_are_white_and_lie_around_the_centres(task):
     torch.testing.assert_close(codes.mixture(drawn[:100], alpha_bar), drawn[:100], atol=0.01, rtol=0)
 
 
-def measure(task: str, training: TrainingConfig = TRAINING) -> dict:
+def measure(task: Task, training: TrainingConfig = TRAINING) -> dict:
     return denoiser.measure(task, denoiser.BenchmarkConfig(heads=600, test_heads=512, training=training))
 
 

@@ -274,8 +274,8 @@ def _timed_fits(scans: Sequence[Scan], config: OverfitConfig) -> tuple[int, floa
     """How many scans were fitted by one thread, and the seconds that they took together."""
     with TemporaryDirectory() as folder:
         start = time.perf_counter()
-        overfit(scans, folder, config=config, machine=Machine(device="cpu", threads=1))
-        return len(Store(Path(folder)).read().records), time.perf_counter() - start
+        result = overfit(scans, folder, config=config, machine=Machine(device="cpu", threads=1))
+        return len(result.fitted), time.perf_counter() - start
 
 
 def _sample_row(task: Task, samples: Sequence[trimesh.Trimesh | None]) -> dict[str, Any]:

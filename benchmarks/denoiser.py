@@ -3,8 +3,8 @@
     python benchmarks/denoiser.py
 
 Needs no fits. For each task, codes are drawn, the denoiser is trained on them as `hyperdiffusion train` does it, and is
-judged on codes that training has not seen. Losses are relative to that of one Gaussian. Beside it: the Gaussian mixture
-that training starts from, and the optimum, which no denoiser can beat but by chance.
+evaluated on test codes, which training has not seen. Losses are relative to that of one Gaussian. Beside it: the
+Gaussian mixture that training starts from, and the optimum, which no denoiser can beat but by chance.
 """
 
 import time
@@ -22,9 +22,9 @@ from hyperdiffusion.diffusion.encode_store import EncodedStore, train_val_split
 from hyperdiffusion.diffusion.schedule import Denoise
 from hyperdiffusion.diffusion.trainer import Trainer
 
-# Seeds of the codes for training, and of those that judge it.
+# Seeds of the codes for training and validation, and of the test codes.
 TRAINING_SEED, TEST_SEED = 10, 11
-# Noise draws for each code that judges.
+# Noise draws for each test code.
 TEST_DRAWS = 8
 
 
@@ -39,14 +39,14 @@ class BenchmarkConfig(BenchmarkOptions):
     """Codes for training and validation."""
 
     test_heads: int = 4096
-    """Codes that judge the denoisers."""
+    """Test codes."""
 
     training: TrainingConfig = TrainingConfig()
     """Training of the denoiser."""
 
 
 def main(config: BenchmarkConfig) -> None:
-    """Train and judge a denoiser for each task."""
+    """Train and evaluate a denoiser for each task."""
     context = config.machine.start()
     rows = [measure(task, config, show_progress=context.show_progress) for task in config.tasks]
     publish("denoiser", DENOISER, rows, config)

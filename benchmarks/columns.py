@@ -144,6 +144,24 @@ DENOISER = (
     Column("best_step", "best step", digits=0),
     Column("seconds", "time, s", digits=0),
 )
+POPULATION = (
+    SET,
+    Column("val_loss", "validation loss", "lower", digits=3),
+    Column("best_step", "best step", digits=0),
+    ONE_NNA,
+    COVERAGE,
+    FRECHET,
+    MAPS_ONE_NNA,
+    MAPS_COVERAGE,
+    DIVERSITY,
+    COPY_RATE,
+    ONE_COMPONENT,
+    Column("combination_coverage", "coverage of combinations", "higher"),
+    Column("half", "half factors", "lower", digits=1, percent=True),
+    Column("half_glasses", "half glasses", "lower", digits=1, percent=True),
+    Column("withheld", "withheld combinations"),
+    Column("accuracy", "classifier's accuracy", digits=1, percent=True),
+)
 METRICS_SPEED = (
     Column("method", "method"),
     Column("seconds", "time, s"),

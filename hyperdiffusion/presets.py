@@ -12,6 +12,8 @@ PRESETS: dict[Preset, TrainingConfig] = {
     "paper": TrainingConfig(
         coordinates="raw",
         transformer=TransformerConfig(width=2880, depth=12, attention_heads=16, dropout=0.0, adaptive_norm=False),
+        timestep_density="uniform",
+        batch_size=32,
         epochs=6000,
         val_fraction=0.0,
         lr=2e-4,

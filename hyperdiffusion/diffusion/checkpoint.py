@@ -25,6 +25,8 @@ VERSION = 7
 OLDEST_VERSION = 4
 FIRST_VERSION_OF_THESE_WARPS = 6
 EARLIER_TRANSFORMER = {"adaptive_norm": False}
+# What a training did before it had these settings.
+EARLIER_TRAINING = {"timestep_density": "uniform", "independent_components": False}
 # The basis of latent coordinates: nearly all of a checkpoint. That of the included one is in half precision.
 BASIS = "coordinates.basis"
 # The checkpoint that is installed with the project.
@@ -45,24 +47,31 @@ class TrainingRecord:
     best_step: int
     """The step that the model is from; 0 is the mixture that training started from."""
     mixture_components: int
-    """Components of that mixture; 0 in weight coordinates, which have none."""
+    """Gaussians of that mixture; 0 in weight coordinates, which have none, and of independent components."""
     val_loss: float | None
     """Validation loss relative to the Gaussian baseline; None without validation heads."""
+    independent_components: int = 0
+    """Independent components that training started from; 0 if it started from a Gaussian mixture."""
 
     def summary(self) -> str:
         """Return one sentence or two about the result."""
         if self.val_loss is None:
             return f"Trained for {self.steps} steps without validation heads."
         if self.best_step == 0:
-            mixture = "Gaussian" if self.mixture_components == 1 else f"mixture of {self.mixture_components} Gaussians"
             return (
-                f"Trained for {self.steps} steps without reducing the validation loss: the model is the {mixture} that "
-                f"training starts from, validation loss {self.val_loss:.3f} x Gaussian baseline. More scans help."
+                f"Trained for {self.steps} steps without reducing the validation loss: the model is the {self._start} "
+                f"that training starts from, validation loss {self.val_loss:.3f} x Gaussian baseline. More scans help."
             )
         return (
             f"Trained for {self.steps} steps; best step {self.best_step}, validation loss {self.val_loss:.3f} x "
             "Gaussian baseline."
         )
+
+    @property
+    def _start(self) -> str:
+        if self.independent_components:
+            return f"product of {self.independent_components} independent components"
+        return "Gaussian" if self.mixture_components == 1 else f"mixture of {self.mixture_components} Gaussians"
 
 
 @dataclass(frozen=True)
@@ -144,7 +153,7 @@ class Checkpoint:
             coordinates,
             schedule,
             denoiser.eval().to(device),
-            TrainingRecord(**description["training"]),
+            TrainingRecord(**description["training"] | {"settings": _complete(description["training"]["settings"])}),
         )
 
 
@@ -169,6 +178,17 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     ):
         raise BadInput(f"{path}: a checkpoint of an older version; train it again from its store")
     return tensors, description
+
+
+def _complete(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a training, with those that did not exist yet when it ran."""
+    if "transformer" not in settings:
+        return dict(settings)
+    return _filled(settings, EARLIER_TRAINING) | {"transformer": _filled(settings["transformer"], EARLIER_TRANSFORMER)}
+
+
+def _filled(settings: Mapping[str, Any], missing: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(settings) | {name: value for name, value in missing.items() if name not in settings}
 
 
 def _is_version_3(metadata: Mapping[str, Any]) -> bool:

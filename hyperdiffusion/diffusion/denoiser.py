@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import nn
 
 from hyperdiffusion.diffusion.coordinates import Coordinates, LatentCoordinates, WeightCoordinates
+from hyperdiffusion.diffusion.independent_components import IndependentComponents
 from hyperdiffusion.diffusion.mixture import GaussianMixture
 from hyperdiffusion.diffusion.schedule import Denoise, NoiseSchedule, gaussian_posterior_std
 from overfit.runtime.errors import BadInput, require_at_least, require_between
@@ -87,13 +88,16 @@ class TokenTransformer(nn.Module):
         return [project(hidden[:, index]) for index, project in enumerate(self.project)]
 
 
+Mixture = GaussianMixture | IndependentComponents
+
+
 class MixtureDenoiser(nn.Module):
-    """The optimal denoiser of a Gaussian mixture in latent coordinates. It has nothing to train."""
+    """The optimal denoiser of a mixture of Gaussians in latent coordinates. It has nothing to train."""
 
     transformer_config: TransformerConfig | None = None
     alpha_bar: torch.Tensor
 
-    def __init__(self, schedule: NoiseSchedule, mixture: GaussianMixture):
+    def __init__(self, schedule: NoiseSchedule, mixture: Mixture):
         """Make the denoiser of a mixture."""
         super().__init__()
         self.register_buffer("alpha_bar", schedule.alpha_bar.float(), persistent=False)
@@ -107,7 +111,7 @@ class MixtureDenoiser(nn.Module):
         """Return a denoiser whose mixture has all standard deviations multiplied by a factor."""
         return partial(self._predict, self.mixture.with_spread(factor))
 
-    def _predict(self, mixture: GaussianMixture, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    def _predict(self, mixture: Mixture, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         return mixture(noised, self.alpha_bar[step][:, None])
 
 
@@ -126,7 +130,7 @@ class LatentDenoiser(MixtureDenoiser):
         config: TransformerConfig,
         schedule: NoiseSchedule,
         coordinates: LatentCoordinates,
-        mixture: GaussianMixture | None = None,
+        mixture: Mixture | None = None,
     ):
         """Make an untrained denoiser; without a mixture, of the Gaussian `default_mixture`."""
         super().__init__(schedule, default_mixture(coordinates) if mixture is None else mixture)
@@ -140,7 +144,7 @@ class LatentDenoiser(MixtureDenoiser):
         self.register_buffer("relative_std", coordinates.relative_std, persistent=False)
         self.transformer = TokenTransformer(config, [token_map.shape[1] for token_map in to_token])
 
-    def _predict(self, mixture: GaussianMixture, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    def _predict(self, mixture: Mixture, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         alpha_bar = self.alpha_bar[step][:, None]
         mean = mixture(noised, alpha_bar)
         return mean + gaussian_posterior_std(alpha_bar, mixture.within_variance) * self.correction(noised, step)
@@ -190,7 +194,7 @@ def make_denoiser(
     coordinates: Coordinates,
     *,
     schedule: NoiseSchedule,
-    mixture: GaussianMixture | None = None,
+    mixture: Mixture | None = None,
 ) -> LatentDenoiser | WeightDenoiser:
     """Return an untrained denoiser for the coordinates; weight coordinates have no mixture."""
     if isinstance(coordinates, WeightCoordinates):
@@ -216,7 +220,7 @@ def restore_denoiser(
             published = WeightDenoiser(_required(config), coordinates)
         published.load_state_dict(state, assign=True)
         return published
-    mixture = GaussianMixture(*(state[f"mixture.{name}"] for name in GaussianMixture.TENSORS))
+    mixture = _restore_mixture(state)
     if not any(tensor.any() for name, tensor in state.items() if name.startswith("transformer.project.")):
         return MixtureDenoiser(schedule, mixture)
     denoiser = LatentDenoiser(_required(config), schedule, coordinates, mixture)
@@ -225,6 +229,11 @@ def restore_denoiser(
     if unexpected or any("_token_" not in name for name in missing):
         raise RuntimeError(f"the transformer has missing or unknown parts: {[*missing, *unexpected][:3]}")
     return denoiser
+
+
+def _restore_mixture(state: Mapping[str, torch.Tensor]) -> Mixture:
+    kind = IndependentComponents if "mixture.directions" in state else GaussianMixture
+    return kind(*(state[f"mixture.{name}"] for name in kind.TENSORS))
 
 
 def _required(config: TransformerConfig | None) -> TransformerConfig:

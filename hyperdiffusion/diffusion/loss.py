@@ -1,6 +1,7 @@
 """The training loss: predicted and clean coordinates in, one loss a head out; and the noised batches it is taken on."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -67,11 +68,16 @@ class Objective:
         *,
         count: int | None = None,
         part: slice = slice(None),
+        density: Literal["lognormal", "uniform"] = "uniform",
     ) -> NoisedBatch:
         """Draw timesteps and noise for clean coordinates, which are `part` of a batch of `count` heads."""
         device = self.alpha_bar.device
         count = len(clean) if count is None else count
-        step = torch.randint(self.schedule.timesteps, (count,), generator=generator)[part]
+        if density == "lognormal":
+            probabilities = self.schedule.lognormal_probabilities
+            step = torch.multinomial(probabilities, count, replacement=True, generator=generator)[part]
+        else:
+            step = torch.randint(self.schedule.timesteps, (count,), generator=generator)[part]
         if device.type == "cuda":
             # A batch of raw weights has a million numbers: drawing them on CPU would take as long as the step.
             generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))

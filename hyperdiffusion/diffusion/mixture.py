@@ -13,7 +13,7 @@ from scipy.cluster.vq import kmeans, vq
 from torch import nn
 
 # Numbers of components to try besides one.
-COMPONENT_COUNTS = (2, 3, 4, 6, 8)
+COMPONENT_COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 # Runs of k-means, of which the one with the least distortion counts.
 KMEANS_RUNS = 8
 # Shrinkage of a component's off-diagonal covariance: most components have fewer heads than there are coordinates.

@@ -14,6 +14,10 @@ from overfit.runtime.errors import BadInput, require_at_least, require_between
 COSINE_OFFSET = 0.008
 # Upper bound of the cosine schedule's betas, against a singularity at the last timestep (same section).
 COSINE_MAX_BETA = 0.999
+# Mean and standard deviation of ln sigma in training. Karras et al. 2022 (section 5) have -1.2 and 1.2 for images; ours
+# were measured (docs/experiments/denoiser.md).
+LOG_SIGMA_MEAN = -0.8
+LOG_SIGMA_STD = 0.8
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Noised coordinates x_t (B, D) and timesteps (B,) to the predicted clean coordinates x_0 (B, D)."""
@@ -51,6 +55,18 @@ class NoiseSchedule:
     def alpha_bar(self) -> Float[torch.Tensor, " T"]:
         """Fraction of the clean signal's variance left at each timestep (equation 4)."""
         return torch.cumprod(1 - self.betas, 0)
+
+    @cached_property
+    def lognormal_probabilities(self) -> Float[torch.Tensor, " T"]:
+        """Probability of each timestep if ln sigma is normal (Karras et al. 2022, section 5), summing to 1.
+
+        Most timesteps of the schedule are so noisy that the linear denoiser is the optimal one: gradients there are
+        noise only.
+        """
+        log_sigma = ((1 - self.alpha_bar) / self.alpha_bar).log() / 2
+        density = torch.exp(-((log_sigma - LOG_SIGMA_MEAN) / LOG_SIGMA_STD).square() / 2)
+        probabilities = density * torch.gradient(log_sigma)[0]
+        return probabilities / probabilities.sum()
 
     def add_noise(
         self,

@@ -15,6 +15,8 @@ from hyperdiffusion.diffusion.denoiser import Denoiser, MixtureDenoiser
 from hyperdiffusion.diffusion.distributed import ProcessGroup, process_group
 from hyperdiffusion.diffusion.encode_store import CODES, encode_store
 from hyperdiffusion.diffusion.generate import SamplingConfig, sample
+from hyperdiffusion.diffusion.independent_components import IndependentComponents
+from hyperdiffusion.diffusion.mixture import GaussianMixture
 from hyperdiffusion.diffusion.trainer import Trainer
 from hyperdiffusion.diffusion.training_config import TrainingConfig, TrainingRun
 from hyperdiffusion.diffusion.training_state import STATE
@@ -184,11 +186,13 @@ def _optimize(
 def _checkpoint(rows: ParameterRows, trainer: Trainer, denoiser: Denoiser, run: TrainingRun) -> Checkpoint:
     """A model of this training with all that sampling needs."""
     state = trainer.state
+    mixture = denoiser.mixture if isinstance(denoiser, MixtureDenoiser) else None
     record = TrainingRecord(
         **run.to_json(),
         steps=state.step,
         best_step=state.best_step if trainer.validates else state.step,
-        mixture_components=denoiser.mixture.components if isinstance(denoiser, MixtureDenoiser) else 0,
+        mixture_components=mixture.components if isinstance(mixture, GaussianMixture) else 0,
+        independent_components=mixture.components if isinstance(mixture, IndependentComponents) else 0,
         val_loss=state.best_loss if trainer.validates else None,
     )
     return Checkpoint(rows.space, trainer.objective.coordinates, run.config.noise_schedule, denoiser, record)

@@ -7,6 +7,7 @@ from hyperdiffusion.diffusion.coordinates import LatentCoordinates
 from hyperdiffusion.diffusion.denoiser import (
     Denoiser,
     LatentDenoiser,
+    Mixture,
     MixtureDenoiser,
     WeightDenoiser,
     default_mixture,
@@ -15,6 +16,8 @@ from hyperdiffusion.diffusion.denoiser import (
 )
 from hyperdiffusion.diffusion.distributed import ProcessGroup, gather_model
 from hyperdiffusion.diffusion.encode_store import EncodedStore
+from hyperdiffusion.diffusion.independent_components import MIN_IMPROVEMENT as MIN_IMPROVEMENT_OF_COMPONENTS
+from hyperdiffusion.diffusion.independent_components import IndependentComponents
 from hyperdiffusion.diffusion.loss import NoisedBatch, Objective
 from hyperdiffusion.diffusion.mixture import GaussianMixture
 from hyperdiffusion.diffusion.schedule import Denoise
@@ -171,23 +174,30 @@ class Trainer:
             )
             return denoiser.to(self.device), loss
 
-    def _initial_mixture(self) -> tuple[GaussianMixture | None, float]:
+    def _initial_mixture(self) -> tuple[Mixture | None, float]:
         """The mixture that training starts from and its loss; untrained weight coordinates predict nothing at all."""
-        coordinates = self.objective.coordinates
+        coordinates, config = self.objective.coordinates, self.config
         if not isinstance(coordinates, LatentCoordinates) or not self.validates:
             return None, float("inf")
 
-        def loss(mixture: GaussianMixture) -> float:
-            return self.validation_loss(MixtureDenoiser(self.config.noise_schedule, mixture).to(self.device))
+        def loss(mixture: Mixture) -> float:
+            return self.validation_loss(MixtureDenoiser(config.noise_schedule, mixture).to(self.device))
 
-        mixture, mixture_loss = GaussianMixture.select(
-            self.training[torch.arange(len(self.training))],
+        heads = self.training[torch.arange(len(self.training))]
+        variance = default_mixture(coordinates).within_variance.cpu()
+        mixture: Mixture
+        mixture, lowest = GaussianMixture.select(
+            heads,
             std=coordinates.std.cpu(),
-            variance=default_mixture(coordinates).within_variance.cpu(),
-            max_components=self.config.max_mixture_components,
+            variance=variance,
+            max_components=config.max_mixture_components,
             loss=loss,
         )
-        return mixture, min(1.0, mixture_loss)
+        if config.independent_components:
+            independent, independent_loss = IndependentComponents.select(heads, variance=variance, loss=loss)
+            if independent and independent_loss < (1 - MIN_IMPROVEMENT_OF_COMPONENTS) * lowest:
+                mixture, lowest = independent, independent_loss
+        return mixture, min(1.0, lowest)
 
     @property
     def _draws(self) -> int:
@@ -200,7 +210,8 @@ class Trainer:
         size, part = self.config.batch_size, self.processes.part(self.config.batch_size)
         generator = torch.Generator().manual_seed(_combined_seed(self.config.seed, self.state.step))
         chosen = torch.randint(len(self.training), (size,), generator=generator)
-        return self.objective.draw(self.training[chosen[part]], generator, count=size, part=part)
+        clean, density = self.training[chosen[part]], self.config.timestep_density
+        return self.objective.draw(clean, generator, count=size, part=part, density=density)
 
 
 def _optimizer(denoiser: torch.nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:

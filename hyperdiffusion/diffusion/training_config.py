@@ -29,8 +29,14 @@ class TrainingConfig:
     max_mixture_components: int = 8
     """Upper bound on the Gaussian mixture's components, from which training starts; the validation heads select their
     number."""
+    independent_components: bool = True
+    """Whether training may start from independent components instead, each a mixture of its own, if the validation
+    heads prefer them."""
     noise_schedule: NoiseSchedule = NoiseSchedule()
     """The diffusion's noise schedule."""
+    timestep_density: Literal["lognormal", "uniform"] = "lognormal"
+    """How often each timestep is trained on: where the linear denoiser leaves most to learn, ln sigma being normally
+    distributed (lognormal), or all alike, as published (uniform). Validation counts all alike."""
     steps: int = 4000
     """Upper bound on the number of optimizer steps."""
     epochs: int = 0

@@ -16,6 +16,7 @@ TRAINING = TrainingConfig(
     batch_size=128,
     lr=3e-3,
     max_mixture_components=1,
+    independent_components=False,
 )
 
 

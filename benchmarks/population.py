@@ -1,0 +1,256 @@
+"""What each part of the denoiser is worth on heads with factors: hair, beards, glasses, headwear.
+
+    hyperdiffusion heads SCANS --count 1024 --without cap+thick --without curly+full
+    hyperdiffusion heads TEST --count 256 --seed 1 --without cap+thick --without curly+full
+    python benchmarks/population.py SCANS TEST OUT --withheld cap+thick curly+full
+
+Fits SCANS, learns one latent space, and compares generators in it: the best Gaussian mixture of up to 32 components,
+independent components, and the transformer on top of each start. A classifier of rendered normal maps, trained on the
+training heads and checked on the test heads, tells which factors samples show. Everything made is kept in OUT, and the
+same command resumes. Prints a table and writes a picture.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import trimesh
+import tyro
+from columns import POPULATION
+from factor_classifier import FACTORS, FactorClassifier, read_levels, render_views
+from results_io import BenchmarkOptions, metric_values, publish, run_benchmark
+
+from hyperdiffusion import (
+    Checkpoint,
+    EvaluationConfig,
+    ReferenceHeads,
+    SamplingConfig,
+    TrainingConfig,
+    evaluate_meshes,
+    sample,
+    write_contact_sheet,
+)
+from hyperdiffusion.diffusion.checkpoint import TrainingRecord
+from hyperdiffusion.diffusion.encode_store import EncodedStore, encode_store
+from hyperdiffusion.diffusion.trainer import Trainer
+from hyperdiffusion.diffusion.training_config import TrainingRun
+from overfit import DecodeConfig, OverfitConfig, RunContext, Store, decode_to_folder, find_scans, overfit, read_prepared
+
+# Heads in each row of the picture, pixels of a view, and by how many degrees heads are turned.
+SHOWN = 16
+VIEW_SIZE = 384
+YAWS = (30.0,)
+# A head shows half of a factor if the probability that it is there at all lies between these.
+HALF = (0.2, 0.8)
+MAX_COMPONENTS = 32
+# Starts of the denoiser: which settings of the training choose it, and whether the transformer is trained on it.
+GENERATORS: dict[str, tuple[dict[str, Any], bool]] = {
+    "Gaussian": ({"max_mixture_components": 1, "independent_components": False}, False),
+    "Gaussian mixture": ({"max_mixture_components": MAX_COMPONENTS, "independent_components": False}, False),
+    "independent components": ({}, False),
+    "transformer on the Gaussian": ({"max_mixture_components": 1, "independent_components": False}, True),
+    "transformer on the default start": ({}, True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(BenchmarkOptions):
+    """The heads, and how generators of them are trained and compared."""
+
+    scans: tyro.conf.Positional[Path]
+    """Folder of the training heads, with heads.csv."""
+
+    test: tyro.conf.Positional[Path]
+    """Folder of the test heads, with heads.csv."""
+
+    out: tyro.conf.Positional[Path]
+    """Folder for the store, models, samples, metrics and the picture."""
+
+    withheld: tuple[str, ...] = ()
+    """Combinations of levels that no training head has, such as cap+thick."""
+
+    sampled: tuple[str, ...] = ("Gaussian mixture", "transformer on the default start")
+    """Generators whose samples are decoded; of the others, only the validation loss is measured."""
+
+    count: int = 256
+    """Samples of each generator that are compared with as many test heads."""
+
+    classified: int = 1024
+    """Samples of each generator that are classified."""
+
+    resolution: int = 256
+    """Grid on which samples are decoded."""
+
+    overfit: OverfitConfig = OverfitConfig()
+    """How networks are fitted."""
+
+    training: TrainingConfig = TrainingConfig()
+    """Training of stage 2."""
+
+    sampling: SamplingConfig = SamplingConfig()
+    """How heads are sampled."""
+
+    evaluation: EvaluationConfig = EvaluationConfig(emd_heads=0, standardised=False)
+    """How samples are compared with the test heads."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """What all generators have in common."""
+
+    config: BenchmarkConfig
+    """The settings."""
+    context: RunContext
+    """CPU cores and progress bars."""
+
+    @cached_property
+    def store(self) -> Store:
+        """The fits."""
+        folder = self.config.out / "store"
+        overfit(find_scans(self.config.scans), folder, config=self.config.overfit, machine=self.config.machine)
+        return Store(folder)
+
+    @cached_property
+    def encoded(self) -> EncodedStore:
+        """Latent codes of the fits."""
+        rows = self.store.rows()
+        run = TrainingRun(self.config.training, tuple(record.digest for record in rows.records))
+        return encode_store(rows, self.config.out / "codes.safetensors", run=run, context=self.context)
+
+    @cached_property
+    def test(self) -> list[trimesh.Trimesh]:
+        """The test heads."""
+        return [read_prepared(scan).mesh for scan in find_scans(self.config.test)[: self.config.count]]
+
+    @cached_property
+    def reference(self) -> ReferenceHeads:
+        """Test and training heads, prepared for comparisons."""
+        training = [read_prepared(scan).mesh for scan in find_scans(self.config.scans)]
+        return ReferenceHeads.of(self.test, training, config=self.config.evaluation, context=self.context)
+
+    @cached_property
+    def classifier(self) -> FactorClassifier:
+        """The classifier of factors, trained on the training heads."""
+        scans = find_scans(self.config.scans)
+        path = self.config.out / "classifier.pt"
+        if path.exists():
+            model = FactorClassifier()
+            model.load_state_dict(torch.load(path))
+            return model.eval()
+        views = render_views([read_prepared(scan).mesh for scan in scans], self.context, "training heads")
+        model = FactorClassifier.train_on(views, read_levels(self.config.scans, [scan.name for scan in scans]))
+        torch.save(model.state_dict(), path)
+        return model
+
+
+def main(config: BenchmarkConfig) -> None:
+    """Fit, train, sample and compare."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    population = Population(config, config.machine.start())
+    rows = [_kept(config.out / "test.json", lambda: _test_row(population))]
+    pictured = [("test heads", population.test[:SHOWN])]
+    for name in GENERATORS:
+        path = config.out / f"{name.replace(' ', '_')}.safetensors"
+        model = _model(population, name, path)
+        row = {"set": name, "val_loss": model.training.val_loss, "best_step": model.training.best_step}
+        if name in config.sampled:
+            meshes = _samples(population, model, path.with_suffix(""))
+            row |= _kept(path.with_suffix(".json"), lambda heads=meshes: _sample_row(population, heads))
+            pictured.append((name, [mesh for mesh in meshes[:SHOWN] if mesh is not None]))
+        rows.append(row)
+    write_contact_sheet(pictured, config.out / "population.png", size=VIEW_SIZE, yaws=YAWS)
+    publish("population", POPULATION, rows, config)
+
+
+def _kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A row that was measured before, or is measured now and kept."""
+    if not path.exists():
+        path.write_text(json.dumps(measure()))
+    return json.loads(path.read_text())
+
+
+def _model(population: Population, name: str, path: Path) -> Checkpoint:
+    """A generator; one on disk is read."""
+    if path.exists():
+        return Checkpoint.load(path)
+    settings, trains = GENERATORS[name]
+    config = replace(population.config.training, **settings)
+    trainer = Trainer(population.encoded, config)
+    with population.context.progress(trainer.total_steps if trains else 0, name, "step") as bar:
+        while trains and not trainer.finished:
+            trainer.step()
+            bar.update()
+            if trainer.is_validation_due:
+                trainer.validate()
+    state = trainer.state
+    record = TrainingRecord({}, [], state.step, state.best_step, mixture_components=0, val_loss=state.best_loss)
+    space = population.store.rows().space
+    model = Checkpoint(space, trainer.objective.coordinates, config.noise_schedule, trainer.model(), record)
+    model.save(path)
+    return model
+
+
+def _samples(population: Population, model: Checkpoint, folder: Path) -> list[trimesh.Trimesh | None]:
+    """The first samples of a generator with all their components; those on disk are read."""
+    config = population.config
+    paths = [folder / f"{index:04d}.ply" for index in range(config.classified)]
+    if all(path.exists() for path in paths):
+        return [trimesh.load_mesh(path, process=False) for path in paths]
+    rows = sample(model, config.classified, config=config.sampling)
+    named = [(path.stem, model.head(row)) for path, row in zip(paths, rows)]
+    decoding = DecodeConfig(config.resolution, keep_all_components=True)
+    return [head.mesh for head in decode_to_folder(named, folder, config=decoding, context=population.context)]
+
+
+def _sample_row(population: Population, meshes: Sequence[trimesh.Trimesh | None]) -> dict[str, Any]:
+    config = population.config
+    metrics = evaluate_meshes(meshes[: config.count], population.reference, context=population.context)
+    return _metrics(metric_values(metrics)) | _factor_row(population, meshes)
+
+
+def _test_row(population: Population) -> dict[str, Any]:
+    """The test heads themselves, and how often the classifier names their levels correctly."""
+    levels = read_levels(population.config.test, [scan.name for scan in find_scans(population.config.test)])
+    probabilities = _probabilities(population, population.test)
+    correct = torch.stack([one.argmax(1) for one in probabilities], 1) == levels[: len(population.test)]
+    metrics = _metrics(metric_values(population.reference.metrics(context=population.context)))
+    return {"set": "test heads", "accuracy": float(correct.double().mean()), **metrics} | _factor_row(
+        population, population.test
+    )
+
+
+def _probabilities(population: Population, meshes: Sequence[trimesh.Trimesh | None]) -> list[torch.Tensor]:
+    return population.classifier(render_views(meshes, population.context, "normal maps"))
+
+
+def _factor_row(population: Population, meshes: Sequence[trimesh.Trimesh | None]) -> dict[str, Any]:
+    """Half factors, and combinations of factors."""
+    config = population.config
+    probabilities = _probabilities(population, meshes)
+    there = torch.stack([1 - one[:, 0] for one in probabilities], 1)
+    half = (there > HALF[0]) & (there < HALF[1])
+    levels = torch.stack([one.argmax(1) for one in probabilities], 1)
+    test = read_levels(config.test, [scan.name for scan in find_scans(config.test)])[: config.count]
+    wanted, found = set(map(tuple, test.tolist())), set(map(tuple, levels[: config.count].tolist()))
+    names = [{value[level] for value, level in zip(FACTORS.values(), row)} for row in levels.tolist()]
+    return {
+        "half": float(half.any(1).double().mean()),
+        "half_glasses": float(half[:, list(FACTORS).index("glasses")].double().mean()),
+        "combination_coverage": len(wanted & found) / len(wanted),
+        "withheld": ", ".join(
+            f"{combination}: {sum(set(combination.split('+')) <= one for one in names)}"
+            for combination in config.withheld
+        ),
+    }
+
+
+def _metrics(values: dict[str, Any]) -> dict[str, Any]:
+    return {column.key: values[column.key] for column in POPULATION if column.key in values}
+
+
+if __name__ == "__main__":
+    run_benchmark(main, BenchmarkConfig)

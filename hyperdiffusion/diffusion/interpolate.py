@@ -127,9 +127,9 @@ def find_head(
         BadInput: If there is no such head, or the fits do not belong to the model.
     """
     require_at_least(0, seed=seed)
-    fit = None if fits is None else _find_fit(head, checkpoint, fits)
-    if fit is not None:
-        return fit.to(checkpoint.device)
+    fit = None if fits is None else find_fit(head, checkpoint, fits)
+    if fits is not None and fit is not None:
+        return fits.parameters[fit].to(checkpoint.device)
     if head.isdecimal():
         # With the heads before it in its batch, so that it is rounded as `sample` rounds it.
         before = int(head) % BATCH_SIZE
@@ -137,11 +137,15 @@ def find_head(
     raise BadInput(f"{head}: no head of this name; give a number, or the name of a scan in `store`")
 
 
-def _find_fit(head: str, checkpoint: Checkpoint, fits: Fits) -> torch.Tensor | None:
+def find_fit(head: str, checkpoint: Checkpoint, fits: Fits) -> int | None:
+    """Return which of the fits is that of a scan, by its name; None if none is.
+
+    Raises BadInput if the fits do not belong to the model.
+    """
     if fits.space != checkpoint.space:
         raise BadInput("`store`: its fits have another field, cube or alignment than the model; give its own store")
     rows = {name: row for row, record in enumerate(fits.records) for name in (record.name, Path(record.name).stem)}
-    return fits.parameters[rows[head]] if head in rows else None
+    return rows.get(head)
 
 
 def _require_frames(frames: int) -> None:

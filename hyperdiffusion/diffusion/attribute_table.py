@@ -17,8 +17,8 @@ from hyperdiffusion.diffusion.attributes import Attribute, Attributes, Categoric
 from overfit.runtime.errors import BadInput
 from overfit.store import Store
 
-# What stands for a value that is not known, in lower case.
-MISSING = ("", "nan", "na", "n/a", "none", "null", "?")
+# What stands for a value that is not known, in lower case. Words such as none are levels: no glasses, no hat.
+MISSING = ("", "nan", "na", "?")
 # Upper bound on the attributes that are read without being named, and on the levels of one.
 MAX_UNNAMED_COLUMNS = 32
 MAX_LEVELS = 32

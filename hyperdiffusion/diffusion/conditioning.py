@@ -1,4 +1,4 @@
-"""What a model knows of attributes: wanted values (n,) in, values (B, n) of B samples out; and how it measures codes."""
+"""What a model knows of attributes: wanted values (n,) in, values (B, n) of B samples out; and measured codes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ from hyperdiffusion.diffusion.schedule import NoiseSchedule
 
 # Training heads that are closest to a request; from one of them a sample takes what is not requested.
 CLOSEST_HEADS = 16
+# How much another level counts, relative to a number that is a standard deviation away.
+LEVEL_WEIGHT = 10.0
 # Added to the seed of a sample, so that its attributes do not depend on its noise.
 STREAM = 1
 # Prefix of the classifier's tensors.
@@ -85,7 +87,9 @@ class Conditioning:
         is_wanted = ~wanted.isnan()
         offset = self.attributes.features(self.values) - self.attributes.features(wanted[None])
         parts = offset.square().split(self.attributes.sizes, dim=1)
-        distance = torch.stack([part.sum(1) for part in parts], dim=1)[:, is_wanted].sum(1)
+        weights = [LEVEL_WEIGHT if size > 1 else 1.0 for size in self.attributes.sizes]
+        distances = [weight * part.sum(1) for weight, part in zip(weights, parts, strict=True)]
+        distance = torch.stack(distances, dim=1)[:, is_wanted].sum(1)
         unknown = self.values[:, is_wanted].isnan().any(1) | self.values.isnan().all(1)
         distance = distance.masked_fill(unknown, torch.inf)
         limit = distance.sort().values[min(CLOSEST_HEADS, len(distance)) - 1]

@@ -55,7 +55,7 @@ def expression_plane(
         index = _axis(conditioning, name)
         column = conditioning.attributes.columns[index]
         assert isinstance(column, Numeric)
-        values[:, index] = torch.lerp(torch.tensor(column.low), torch.tensor(column.high), (position + 1) / 2)
+        values[:, index] = column.low + (column.high - column.low) * (position + 1) / 2
     wanted = torch.full_like(values, torch.nan)
     for name in (VALENCE, AROUSAL):
         wanted[:, _axis(conditioning, name)] = values[:, _axis(conditioning, name)]

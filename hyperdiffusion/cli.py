@@ -346,6 +346,7 @@ def edit(
     set: Repeated = (),
     valence: float | None = None,
     arousal: float | None = None,
+    given: Repeated = (),
     seed: int = 0,
     steps: int = stage2.EDIT_STEPS,
     decoding: DecodeConfig = DecodeConfig(),
@@ -365,6 +366,7 @@ def edit(
         set: An attribute and its new value, as name=value; may be repeated.
         valence: How pleasant the expression is; the same as --set valence=...
         arousal: How intense the expression is; the same as --set arousal=...
+        given: What `hyperdiffusion sample --set` was given when it drew the head, as name=value; may be repeated.
         seed: Random seed of a head given by number.
         steps: Steps of the probability flow from the head to its noise, and of the flow back.
         decoding: How networks become meshes.
@@ -376,7 +378,9 @@ def edit(
     _require_attributes(model, checkpoint)
     request = _request(set, valence=valence, arousal=arousal)
     fits = None if store is None else stage1.Store(store).read()
-    edited = stage2.edit_head(model, head, request, fits=fits, seed=seed, steps=steps, context=context)
+    edited = stage2.edit_head(
+        model, head, request, fits=fits, seed=seed, given=_request(given, "given"), steps=steps, context=context
+    )
     written = stage2.write_between(
         model, edited.parameters, out, name="edit", decoding=decoding, mesh_format=format, context=context
     )
@@ -526,20 +530,20 @@ def _load(checkpoint: Path | None, context: stage1.RunContext) -> stage2.Checkpo
     return stage2.Checkpoint.load(checkpoint, context.device)
 
 
-def _request(words: Sequence[str], **shorthands: float | None) -> dict[str, float | str]:
+def _request(words: Sequence[str], flag: str = "set", **shorthands: float | None) -> dict[str, float | str]:
     """The attributes of `name=value` words, and those that have a flag of their own."""
     request: dict[str, float | str] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not (name and equals and value):
-            raise BadInput(f"`set`: {word} is no attribute with a value; give name=value, such as age=0.8")
+            raise BadInput(f"`{flag}`: {word} is no attribute with a value; give name=value, such as age=0.8")
         if name in request:
-            raise BadInput(f"`set`: {name} is given twice; give one value")
+            raise BadInput(f"`{flag}`: {name} is given twice; give one value")
         request[name.strip()] = value.strip()
-    given = {name: value for name, value in shorthands.items() if value is not None}
-    if twice := [name for name in given if name in request]:
+    short = {name: value for name, value in shorthands.items() if value is not None}
+    if twice := [name for name in short if name in request]:
         raise BadInput(f"`{twice[0]}`: is given by `set` too; give one value")
-    return request | given
+    return request | short
 
 
 def _require_attributes(model: stage2.Checkpoint, checkpoint: Path | None) -> None:

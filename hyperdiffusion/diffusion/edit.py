@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from hyperdiffusion.diffusion.attributes import Attributes, Request
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
-from hyperdiffusion.diffusion.guidance import given
+from hyperdiffusion.diffusion.guidance import conditioned
 from hyperdiffusion.diffusion.interpolate import find_fit, find_head, project_to_latent_space
 from hyperdiffusion.diffusion.samplers import invert, ode
 from overfit.runtime.errors import BadInput, require_at_least
@@ -46,6 +46,7 @@ def edit_head(
     *,
     fits: Fits | None = None,
     seed: int = 0,
+    given: Request | None = None,
     steps: int = EDIT_STEPS,
     context: RunContext = RunContext(),
 ) -> EditedHead:
@@ -57,6 +58,7 @@ def edit_head(
         request: Values of the attributes to change.
         fits: Fits of a store to search.
         seed: Seed of the samples.
+        given: Values of attributes that the sample was drawn with.
         steps: Steps of the probability flow to noise, and back.
         context: Cores for projecting a fit to the latent space.
 
@@ -64,13 +66,14 @@ def edit_head(
         BadInput: If there is no such head, the request is empty or impossible, or the model has no attributes.
     """
     wanted = _parse(checkpoint, request)
-    parameters = find_head(head, checkpoint, fits=fits, seed=seed)[None]
+    parameters = find_head(head, checkpoint, fits=fits, seed=seed, attributes=given)[None]
     fit = None if fits is None else find_fit(head, checkpoint, fits)
     if fits is None or fit is None:
-        return _edit(checkpoint, parameters, wanted, steps=steps)
-    digest = fits.records[fit].digest
-    projected = project_to_latent_space(checkpoint, parameters, context=context)
-    return _edit(checkpoint, projected, wanted, known=_known_values(checkpoint, digest), steps=steps)
+        known = _sampled_values(checkpoint, given, (seed, int(head))) if given else None
+    else:
+        known = _training_values(checkpoint, fits.records[fit].digest)
+        parameters = project_to_latent_space(checkpoint, parameters, context=context)
+    return _edit(checkpoint, parameters, wanted, known=known, steps=steps)
 
 
 def edit(
@@ -92,7 +95,13 @@ def _parse(checkpoint: Checkpoint, request: Request) -> torch.Tensor:
     return attributes.parse(request).to(checkpoint.device)
 
 
-def _known_values(checkpoint: Checkpoint, digest: str) -> torch.Tensor | None:
+def _sampled_values(checkpoint: Checkpoint, given: Request, seed: tuple[int, int]) -> torch.Tensor:
+    """The attributes (n,) that a sample was drawn with, those that were not asked for too."""
+    conditioning = checkpoint.require_conditioning()
+    return conditioning.complete(conditioning.attributes.parse(given).to(checkpoint.device), [seed])[0]
+
+
+def _training_values(checkpoint: Checkpoint, digest: str) -> torch.Tensor | None:
     """The attributes (n,) of a training head; None if it is not one."""
     heads = checkpoint.training.heads
     return checkpoint.require_conditioning().values[heads.index(digest)] if digest in heads else None
@@ -112,7 +121,7 @@ def _edit(
     measured = conditioning.measure(code)
     source = measured if known is None else torch.where(known.isnan(), measured, known)
     target = torch.where(wanted.isnan(), source, wanted)
-    noise = invert(given(checkpoint.denoiser, source), code, schedule, steps=steps)
-    edited = ode(given(checkpoint.denoiser, target), lambda: noise, schedule, steps=steps)
+    noise = invert(conditioned(checkpoint.denoiser, source), code, schedule, steps=steps)
+    edited = ode(conditioned(checkpoint.denoiser, target), lambda: noise, schedule, steps=steps)
     both = torch.cat([code, edited])
     return EditedHead(conditioning.attributes, coordinates.decode(both), conditioning.measure(both))

@@ -49,22 +49,21 @@ def expression_plane(
     axis = torch.linspace(-1, 1, size, device=checkpoint.device)
     arousal, valence = torch.meshgrid(axis.flip(0), axis, indexing="ij")
     positions = torch.stack([valence.flatten(), arousal.flatten()], dim=1)
-    values = conditioning.complete(conditioning.attributes.missing(1, checkpoint.device)[0], [(seed, 0)])
-    values = values.repeat(len(positions), 1)
+    wanted = conditioning.attributes.missing(len(positions), checkpoint.device)
     for name, position in zip((VALENCE, AROUSAL), positions.unbind(1)):
-        index = _axis(conditioning, name)
-        column = conditioning.attributes.columns[index]
-        assert isinstance(column, Numeric)
-        values[:, index] = column.low + (column.high - column.low) * (position + 1) / 2
-    wanted = torch.full_like(values, torch.nan)
-    for name in (VALENCE, AROUSAL):
-        wanted[:, _axis(conditioning, name)] = values[:, _axis(conditioning, name)]
-    seeds = [(seed, 0)] * len(positions)
+        index, column = _axis(conditioning, name)
+        wanted[:, index] = column.low + (column.high - column.low) * (position + 1) / 2
+    person = [(seed, 0)]
+    others = conditioning.complete(conditioning.attributes.missing(1, checkpoint.device)[0], person)
+    values = torch.where(wanted.isnan(), others, wanted)
+    seeds = person * len(positions)
     return ExpressionPlane(positions, sample_given(checkpoint, values, wanted=wanted, seeds=seeds, config=config))
 
 
-def _axis(conditioning: Conditioning, name: str) -> int:
+def _axis(conditioning: Conditioning, name: str) -> tuple[int, Numeric]:
+    """The column of an attribute that spans the plane, and its index."""
     index = conditioning.attributes.index(name)
-    if not isinstance(conditioning.attributes.columns[index], Numeric):
+    column = conditioning.attributes.columns[index]
+    if not isinstance(column, Numeric):
         raise BadInput(f"{name}: has levels in this model, not numbers; train one with numbers in this column")
-    return index
+    return index, column

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from hyperdiffusion.diffusion.attributes import Request
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
-from hyperdiffusion.diffusion.guidance import classifier_guided, given, guided
+from hyperdiffusion.diffusion.guidance import classifier_guided, conditioned, guided
 from hyperdiffusion.diffusion.samplers import DrawNoise, SampleNoise, Variance, ddim, ddpm, dpm, ode
 from hyperdiffusion.diffusion.schedule import Denoise, NoiseSchedule
 from overfit.neural_head import NeuralHead
@@ -154,7 +154,7 @@ def sample_given(
         log_probability = partial(classifier.log_probability, values=wanted)
         denoise = classifier_guided(unconditional, log_probability, schedule=checkpoint.schedule, scale=config.guidance)
     else:
-        denoise = guided(given(unconditional, values), unconditional, scale=config.guidance)
+        denoise = guided(conditioned(unconditional, values), unconditional, scale=config.guidance)
     return _draw(checkpoint, denoise, seeds, config)
 
 

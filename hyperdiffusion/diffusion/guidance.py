@@ -12,7 +12,7 @@ LogProbability = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Noised coordinates x_t (B, D) and timesteps (B,) to log p(c | x_t) (B,) of the wanted attributes."""
 
 
-def given(denoise: Denoise, values: Float[torch.Tensor, "B n"]) -> Denoise:
+def conditioned(denoise: Denoise, values: Float[torch.Tensor, "B n"]) -> Denoise:
     """Return the denoiser of heads with these attributes."""
     return partial(denoise, values=values)
 

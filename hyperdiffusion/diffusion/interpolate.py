@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 
+from hyperdiffusion.diffusion.attributes import Request
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
 from hyperdiffusion.diffusion.coordinates import WeightCoordinates
 from hyperdiffusion.diffusion.encode import encode_heads
@@ -113,7 +114,12 @@ def mix_layers(
 
 
 def find_head(
-    head: str, checkpoint: Checkpoint, *, fits: Fits | None = None, seed: int = 0
+    head: str,
+    checkpoint: Checkpoint,
+    *,
+    fits: Fits | None = None,
+    seed: int = 0,
+    attributes: Request | None = None,
 ) -> Float[torch.Tensor, " S"]:
     """Return the parameters of a head: a fit by its scan's name, or a sample by its number.
 
@@ -122,6 +128,7 @@ def find_head(
         checkpoint: The model that samples are drawn from.
         fits: Fits of a store to search; they must have the model's field, cube and warps.
         seed: Seed of the samples.
+        attributes: Values of attributes that the samples are drawn with.
 
     Raises:
         BadInput: If there is no such head, or the fits do not belong to the model.
@@ -133,7 +140,7 @@ def find_head(
     if head.isdecimal():
         # With the heads before it in its batch, so that it is rounded as `sample` rounds it.
         before = int(head) % BATCH_SIZE
-        return sample(checkpoint, before + 1, first=int(head) - before, seed=seed)[-1]
+        return sample(checkpoint, before + 1, first=int(head) - before, seed=seed, attributes=attributes)[-1]
     raise BadInput(f"{head}: no head of this name; give a number, or the name of a scan in `store`")
 
 

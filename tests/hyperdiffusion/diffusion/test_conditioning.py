@@ -92,6 +92,15 @@ def test_edits_of_samples_are_found_by_number(attributed_model):
     assert edited.describe({"glasses": "thin"})[0].endswith("thin after")
 
 
+def test_an_edit_of_a_sample_with_attributes_starts_from_that_sample(attributed_model, known_heads):
+    given = {"glasses": "thick", "age": -0.5}
+    edited = edit_head(attributed_model, "1", {"age": 0.5}, given=given, steps=20)
+    drawn = sample(attributed_model, 2, attributes=given)[1]
+    torch.testing.assert_close(edited.parameters[0], drawn, atol=1e-3, rtol=0)
+    change = known_heads.place(edited.parameters)[1] - known_heads.place(edited.parameters)[0]
+    assert change[AGE] == pytest.approx(1.0, abs=0.1) and change[1:].abs().max() < 0.1
+
+
 def test_an_edit_to_what_a_head_is_changes_nothing(attributed_model):
     parameters = sample(attributed_model, 1)
     code = attributed_model.coordinates.encode(parameters)

@@ -226,7 +226,7 @@ class Trainer:
         if not self.validates:
             return mixture, float("inf")
         denoiser = MixtureDenoiser(self.config.noise_schedule, mixture).to(self.device)
-        return mixture.cpu(), self.validation_loss(denoiser, self.validation_values)
+        return mixture, self.validation_loss(denoiser, self.validation_values)
 
     @property
     def _draws(self) -> int:

@@ -4,12 +4,17 @@ from importlib.metadata import version
 
 from hyperdiffusion.data.synthetic_heads import HeadModel, Person, write_heads
 from hyperdiffusion.demo import run_demo
+from hyperdiffusion.diffusion.attribute_table import AttributeTable, read_attributes
+from hyperdiffusion.diffusion.attributes import Attributes, Categorical, Numeric
 from hyperdiffusion.diffusion.checkpoint import Checkpoint, TrainingRecord
+from hyperdiffusion.diffusion.conditioning import Conditioning
 from hyperdiffusion.diffusion.coordinates import LatentCoordinates, WeightCoordinates
 from hyperdiffusion.diffusion.denoiser import TokenTransformer, TransformerConfig, sinusoidal_embedding
 from hyperdiffusion.diffusion.distributed import is_main_process
+from hyperdiffusion.diffusion.edit import EDIT_STEPS, EditedHead, edit, edit_head
 from hyperdiffusion.diffusion.encode import LatentSpaceConfig, code_optimizer, code_table
 from hyperdiffusion.diffusion.encode_store import train_val_split
+from hyperdiffusion.diffusion.expression_plane import PLANE_SAMPLING, ExpressionPlane, expression_plane
 from hyperdiffusion.diffusion.generate import SamplingConfig, sample
 from hyperdiffusion.diffusion.interpolate import (
     find_head,
@@ -22,7 +27,7 @@ from hyperdiffusion.diffusion.samplers import SampleNoise, ddim, ddpm, dpm, ode
 from hyperdiffusion.diffusion.schedule import NoiseSchedule
 from hyperdiffusion.diffusion.train import Wandb, train, withdrawn_heads
 from hyperdiffusion.diffusion.training_config import TrainingConfig
-from hyperdiffusion.diffusion.write_samples import WrittenHeads, write_between, write_samples
+from hyperdiffusion.diffusion.write_samples import WrittenHeads, write_between, write_plane, write_samples
 from hyperdiffusion.evaluation.evaluate import evaluate, evaluate_sets
 from hyperdiffusion.evaluation.metrics import (
     POINTS_PER_HEAD,
@@ -47,16 +52,25 @@ from hyperdiffusion.rendering.render import Camera, render
 __version__ = version("hyperdiffusion-heads")
 
 __all__ = [
+    "EDIT_STEPS",
+    "PLANE_SAMPLING",
     "POINTS_PER_HEAD",
     "PRESETS",
+    "AttributeTable",
+    "Attributes",
     "Camera",
+    "Categorical",
     "Checkpoint",
+    "Conditioning",
+    "EditedHead",
     "EvaluationConfig",
     "EvaluationReport",
+    "ExpressionPlane",
     "HeadModel",
     "LatentCoordinates",
     "LatentSpaceConfig",
     "NoiseSchedule",
+    "Numeric",
     "Person",
     "ReferenceHeads",
     "SampleNoise",
@@ -79,10 +93,13 @@ __all__ = [
     "dpm",
     "draw_preparation",
     "earth_mover_distances",
+    "edit",
+    "edit_head",
     "evaluate",
     "evaluate_meshes",
     "evaluate_point_clouds",
     "evaluate_sets",
+    "expression_plane",
     "find_head",
     "interpolate",
     "interpolate_heads",
@@ -90,6 +107,7 @@ __all__ = [
     "is_main_process",
     "mix_layers",
     "ode",
+    "read_attributes",
     "render",
     "run_demo",
     "sample",
@@ -101,6 +119,7 @@ __all__ = [
     "write_between",
     "write_contact_sheet",
     "write_heads",
+    "write_plane",
     "write_preparation_page",
     "write_preparation_sheets",
     "write_samples",

@@ -24,6 +24,8 @@ from overfit import BadInput, DecodeConfig, Machine, MeshFormat, Skipped
 
 Folder = Annotated[Path, tyro.conf.Positional]
 Head = Annotated[str, tyro.conf.Positional]
+# A flag that may be given several times.
+Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 # Grid for evaluation: finer ones change no metric.
 EVALUATION = DecodeConfig(resolution=128, keep_all_components=True)
 DESCRIPTION = "Learns a generator of 3D heads from a folder of scans."
@@ -184,6 +186,8 @@ def train(
     store: Folder,
     checkpoint: Folder,
     training: stage2.TrainingConfig = stage2.TrainingConfig(),
+    attributes: Path | None = None,
+    columns: Repeated = (),
     wandb: stage2.Wandb = "disabled",
     machine: Machine = Machine(),
     preset: stage1.Preset = "default",
@@ -200,6 +204,9 @@ def train(
         store: Store made by `hyperdiffusion overfit`.
         checkpoint: File for the trained model; it has all that sampling needs.
         training: How the model is trained.
+        attributes: CSV file of what is known of the scans, such as age or glasses, in numeric and categorical columns;
+            its first column, or the one named file, names the scan. `hyperdiffusion sample --set` asks for values.
+        columns: Columns of that file to use, separated by commas; may be repeated. By default all, if they are few.
         wandb: Log to Weights & Biases; offline writes to ./wandb and needs no account.
         machine: Compute resources.
         preset: Settings to start from: our default, or those of the paper for comparison.
@@ -210,9 +217,37 @@ def train(
     withdrawn = stage2.withdrawn_heads(store, checkpoint)
     if withdrawn and stage2.is_main_process():
         print(f"{checkpoint}: {withdrawn} of its training heads removed from {store}; training it anew")
-    model = stage2.train(store, checkpoint, config=training, machine=machine, wandb=wandb, shard=shard, compile=compile)
+    table = None if attributes is None else _read_attributes(attributes, store, columns)
+    if columns and attributes is None:
+        raise BadInput("`columns`: of which file? give `attributes` too")
+    model = stage2.train(
+        store,
+        checkpoint,
+        config=training,
+        attributes=table,
+        machine=machine,
+        wandb=wandb,
+        shard=shard,
+        compile=compile,
+    )
     if stage2.is_main_process():
         print(model.training.summary())
+        _print_attributes(model)
+
+
+def _read_attributes(path: Path, store: Path, columns: Sequence[str]) -> stage2.AttributeTable:
+    names = [name.strip() for group in columns for name in group.split(",") if name.strip()]
+    table = stage2.read_attributes(path, store, columns=names)
+    for remark in table.remarks if stage2.is_main_process() else ():
+        print(remark)
+    return table
+
+
+def _print_attributes(model: stage2.Checkpoint) -> None:
+    if model.conditioning is not None:
+        print("Attributes:")
+        for line in model.conditioning.attributes.describe():
+            print(f"  {line}")
 
 
 def sample(
@@ -221,6 +256,9 @@ def sample(
     count: int = 16,
     seed: int = 0,
     sampling: stage2.SamplingConfig = stage2.SamplingConfig(),
+    set: Repeated = (),
+    valence: float | None = None,
+    arousal: float | None = None,
     decoding: DecodeConfig = DecodeConfig(),
     format: MeshFormat = "ply",
     repair: bool = True,
@@ -228,12 +266,18 @@ def sample(
 ) -> None:
     """Generate new heads: meshes in millimetres, and a picture of the first 16, heads.png.
 
+    A model that was trained with attributes can be asked for some: `--set age=0.8 --set glasses=thin`. All others vary
+    as they do among the training heads.
+
     Args:
         out: Folder for the meshes.
         checkpoint: Model trained by `hyperdiffusion train`; by default the one that comes with the package.
         count: Number of heads.
         seed: Random seed; head k of a seed is the same whatever the count.
         sampling: How heads are sampled.
+        set: An attribute and its value, as name=value; may be repeated.
+        valence: How pleasant the expression is; the same as --set valence=...
+        arousal: How intense the expression is; the same as --set arousal=...
         decoding: How networks become meshes.
         format: File format of the meshes.
         repair: Fit networks of several connected components on until they have one, about a second a head.
@@ -241,6 +285,11 @@ def sample(
     """
     context = machine.start()
     model = _load(checkpoint, context)
+    request = _request(set, valence=valence, arousal=arousal)
+    if request:
+        _require_attributes(model, checkpoint)
+    elif sampling.guidance != 1:
+        raise BadInput(f"`guidance={sampling.guidance:g}`: has nothing to guide towards; give `set` too")
     written = stage2.write_samples(
         model,
         out,
@@ -250,8 +299,93 @@ def sample(
         decoding=decoding,
         mesh_format=format,
         repair=repair,
+        attributes=request,
         context=context,
     )
+    _print_failures(written.failures)
+
+
+def plane(
+    out: Folder,
+    checkpoint: Path | None = None,
+    seed: int = 0,
+    size: int = 5,
+    sampling: stage2.SamplingConfig = stage2.PLANE_SAMPLING,
+    decoding: DecodeConfig = DecodeConfig(),
+    format: MeshFormat = "ply",
+    machine: Machine = Machine(),
+) -> None:
+    """Show one person's expressions over valence and arousal: meshes, and a picture of them, plane.png.
+
+    All heads come from the same noise; their other attributes are those of one training head. Needs a model that was
+    trained with the attributes valence and arousal.
+
+    Args:
+        out: Folder for the meshes.
+        checkpoint: Model trained by `hyperdiffusion train`; by default the one that comes with the package.
+        seed: Random seed; another seed is another person.
+        size: Heads along each axis, from the smallest to the largest value of the training heads.
+        sampling: How heads are sampled.
+        decoding: How networks become meshes.
+        format: File format of the meshes.
+        machine: Compute resources.
+    """
+    context = machine.start()
+    model = _load(checkpoint, context)
+    _require_attributes(model, checkpoint)
+    heads = stage2.expression_plane(model, size=size, seed=seed, config=sampling)
+    written = stage2.write_plane(model, heads, out, decoding=decoding, mesh_format=format, context=context)
+    _print_failures(written.failures)
+
+
+def edit(
+    out: Folder,
+    head: Head,
+    checkpoint: Path | None = None,
+    store: Path | None = None,
+    set: Repeated = (),
+    valence: float | None = None,
+    arousal: float | None = None,
+    given: Repeated = (),
+    seed: int = 0,
+    steps: int = stage2.EDIT_STEPS,
+    decoding: DecodeConfig = DecodeConfig(),
+    format: MeshFormat = "ply",
+    machine: Machine = Machine(),
+) -> None:
+    """Change attributes of a head and leave the rest: meshes before and after, and a picture of them, edit.png.
+
+    The head is given by the number that `hyperdiffusion sample` gives it, or by the name of its scan in a store. Needs
+    a model that was trained with attributes. The attributes are measured before and after on the latent code.
+
+    Args:
+        out: Folder for the meshes.
+        head: Number or name of the head.
+        checkpoint: Model trained by `hyperdiffusion train`; by default the one that comes with the package.
+        store: Store of fitted heads in which the name is looked up.
+        set: An attribute and its new value, as name=value; may be repeated.
+        valence: How pleasant the expression is; the same as --set valence=...
+        arousal: How intense the expression is; the same as --set arousal=...
+        given: What `hyperdiffusion sample --set` was given when it drew the head, as name=value; may be repeated.
+        seed: Random seed of a head given by number.
+        steps: Steps of the probability flow from the head to its noise, and of the flow back.
+        decoding: How networks become meshes.
+        format: File format of the meshes.
+        machine: Compute resources.
+    """
+    context = machine.start()
+    model = _load(checkpoint, context)
+    _require_attributes(model, checkpoint)
+    request = _request(set, valence=valence, arousal=arousal)
+    fits = None if store is None else stage1.Store(store).read()
+    edited = stage2.edit_head(
+        model, head, request, fits=fits, seed=seed, given=_request(given, "given"), steps=steps, context=context
+    )
+    written = stage2.write_between(
+        model, edited.parameters, out, name="edit", decoding=decoding, mesh_format=format, context=context
+    )
+    for line in edited.describe(request):
+        print(line)
     _print_failures(written.failures)
 
 
@@ -396,6 +530,26 @@ def _load(checkpoint: Path | None, context: stage1.RunContext) -> stage2.Checkpo
     return stage2.Checkpoint.load(checkpoint, context.device)
 
 
+def _request(words: Sequence[str], flag: str = "set", **shorthands: float | None) -> dict[str, float | str]:
+    """The attributes of `name=value` words, and those that have a flag of their own."""
+    request: dict[str, float | str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise BadInput(f"`{flag}`: {word} is no attribute with a value; give name=value, such as age=0.8")
+        if name in request:
+            raise BadInput(f"`{flag}`: {name} is given twice; give one value")
+        request[name.strip()] = value.strip()
+    short = {name: value for name, value in shorthands.items() if value is not None}
+    if twice := [name for name in short if name in request]:
+        raise BadInput(f"`{twice[0]}`: is given by `set` too; give one value")
+    return request | short
+
+
+def _require_attributes(model: stage2.Checkpoint, checkpoint: Path | None) -> None:
+    model.require_conditioning("the included model" if checkpoint is None else str(checkpoint))
+
+
 def _find_heads(
     first: str, second: str, model: stage2.Checkpoint, store: Path | None, seed: int
 ) -> dict[str, torch.Tensor]:
@@ -410,7 +564,7 @@ def _print_failures(failures: Sequence[stage1.DecodedHead]) -> None:
         print(f"{head.name}: {head.failure}", file=sys.stderr)
 
 
-COMMANDS = (heads, prepare, overfit, decode, train, sample, interpolate, mix, evaluate, demo)
+COMMANDS = (heads, prepare, overfit, decode, train, sample, plane, edit, interpolate, mix, evaluate, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -49,7 +49,7 @@ class Killed(Exception):
     """Stands for a kill."""
 
 
-def train_until_killed(store: Path, path: Path, config: TrainingConfig, machine: Machine) -> None:
+def train_until_killed(store: Path, path: Path, config: TrainingConfig, machine: Machine, **options) -> None:
     """Train until a kill at step 17. The state is on disk, saved whatever share of the time that took."""
     trainer = importlib.import_module("hyperdiffusion.diffusion.trainer").Trainer
     step = trainer.step
@@ -62,7 +62,7 @@ def train_until_killed(store: Path, path: Path, config: TrainingConfig, machine:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(trainer, "step", killed)
         patch.setattr(importlib.import_module("overfit.runtime.throttle"), "SHARE", float("inf"))
-        train(store, path, config=config, machine=machine)
+        train(store, path, config=config, machine=machine, **options)
     assert not path.exists() and path.with_name(path.name + ".state").exists()
 
 

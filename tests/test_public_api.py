@@ -24,5 +24,6 @@ def test_no_public_name_hides_a_module(package):
 
 def test_every_command_of_the_command_line_has_its_function():
     functions = {"write_heads", "train", "sample", "write_samples", "interpolate_heads", "mix_layers", "evaluate"}
+    functions |= {"read_attributes", "edit_head", "expression_plane", "write_plane"}
     assert functions | {"run_demo"} <= set(hyperdiffusion.__all__)
     assert {"prepare", "overfit", "decode_to_folder"} <= set(overfit.__all__)

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
+from hyperdiffusion.diffusion.attributes import Attributes
 from hyperdiffusion.diffusion.checkpoint_v3 import DESCRIPTION_V3, upgrade
+from hyperdiffusion.diffusion.conditioning import Conditioning
 from hyperdiffusion.diffusion.coordinates import Coordinates, LatentCoordinates, WeightCoordinates
 from hyperdiffusion.diffusion.denoiser import Denoiser, TransformerConfig, restore_denoiser
 from hyperdiffusion.diffusion.schedule import NoiseSchedule
@@ -20,8 +22,9 @@ from overfit.runtime.tensor_file import open_tensor_file, write_tensor_file
 # Name of the description in the file.
 CHECKPOINT = "hyperdiffusion checkpoint"
 # 4: heads were not warped, and are read as such. 5: warps were splines, which are no longer read. 6: the timestep was
-# only a token, see EARLIER_TRANSFORMER. 7: today's.
-VERSION = 7
+# only a token, see EARLIER_TRANSFORMER. 7: without attributes, today's. 8: with attributes, today's.
+VERSION = 8
+VERSION_WITHOUT_ATTRIBUTES = 7
 OLDEST_VERSION = 4
 FIRST_VERSION_OF_THESE_WARPS = 6
 EARLIER_TRANSFORMER = {"adaptive_norm": False}
@@ -29,6 +32,8 @@ EARLIER_TRANSFORMER = {"adaptive_norm": False}
 EARLIER_TRAINING = {"timestep_density": "uniform", "independent_components": False}
 # The basis of latent coordinates: nearly all of a checkpoint. That of the included one is in half precision.
 BASIS = "coordinates.basis"
+# Prefix of the tensors about attributes.
+ATTRIBUTES = "attributes."
 # The checkpoint that is installed with the project.
 SHIPPED_PACKAGE = "hyperdiffusion.checkpoints"
 SHIPPED_FILE = "heads.safetensors"
@@ -88,6 +93,8 @@ class Checkpoint:
     """The trained denoiser, in evaluation mode."""
     training: TrainingRecord
     """How it was trained."""
+    conditioning: Conditioning | None = None
+    """What is known of attributes; None if the model has none."""
 
     @property
     def device(self) -> torch.device:
@@ -98,11 +105,19 @@ class Checkpoint:
         """Return the head of a row of sampled parameters."""
         return self.space.head(parameters)
 
+    def require_conditioning(self, name: str = "the model") -> Conditioning:
+        """Return what is known of attributes. Raises BadInput about the model of this name if it has none."""
+        if self.conditioning is None:
+            raise BadInput(
+                f"{name}: has no attributes; train one with `hyperdiffusion train STORE CHECKPOINT --attributes CSV`"
+            )
+        return self.conditioning
+
     def save(self, path: Path) -> None:
         """Write the checkpoint, whole or not at all."""
         config = self.denoiser.transformer_config
         description = {
-            "version": VERSION,
+            "version": VERSION if self.conditioning else VERSION_WITHOUT_ATTRIBUTES,
             **asdict(self.space),
             "noise_schedule": asdict(self.schedule),
             "transformer": None if config is None else asdict(config),
@@ -111,6 +126,9 @@ class Checkpoint:
         }
         tensors = {f"coordinates.{name}": getattr(self.coordinates, name) for name in self.coordinates.TENSORS}
         tensors |= {f"denoiser.{name}": tensor for name, tensor in self.denoiser.state_dict().items()}
+        if self.conditioning:
+            description["attributes"] = self.conditioning.attributes.to_json()
+            tensors |= {ATTRIBUTES + name: tensor for name, tensor in self.conditioning.tensors.items()}
         write_tensor_file(path, tensors, {CHECKPOINT: description})
 
     @classmethod
@@ -145,15 +163,17 @@ class Checkpoint:
         coordinates = kind(tuple(description["sizes"]), *parts)
         schedule = NoiseSchedule(**description["noise_schedule"])
         config = description["transformer"] and TransformerConfig(**EARLIER_TRANSFORMER | description["transformer"])
-        prefix = "denoiser."
-        state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        denoiser = restore_denoiser(config, coordinates, schedule=schedule, state=state)
+        attributes = Attributes.of(description["attributes"]) if "attributes" in description else None
+        state = _with_prefix(tensors, "denoiser.")
+        denoiser = restore_denoiser(config, coordinates, schedule=schedule, state=state, attributes=attributes)
+        known = {name: tensor.to(device) for name, tensor in _with_prefix(tensors, ATTRIBUTES).items()}
         return cls(
             HeadSpace.of(description),
             coordinates,
             schedule,
             denoiser.eval().to(device),
             TrainingRecord(**description["training"] | {"settings": _complete(description["training"]["settings"])}),
+            None if attributes is None else Conditioning.restore(attributes, known),
         )
 
 
@@ -189,6 +209,11 @@ def _complete(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _filled(settings: Mapping[str, Any], missing: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings) | {name: value for name, value in missing.items() if name not in settings}
+
+
+def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin so, without the prefix."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _is_version_3(metadata: Mapping[str, Any]) -> bool:

@@ -1,4 +1,7 @@
-"""Denoisers: noised coordinates (B, D) and timesteps (B,) in, predicted clean coordinates (B, D) out."""
+"""Denoisers: noised coordinates (B, D) and timesteps (B,) in, predicted clean coordinates (B, D) out.
+
+Those of heads with attributes take the heads' values (B, n) too; without values, nothing is known of any head.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,8 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import nn
 
+from hyperdiffusion.diffusion.attributes import Attributes
+from hyperdiffusion.diffusion.condition_tokens import ConditionTokens
+from hyperdiffusion.diffusion.conditional_mixture import ConditionalMixture, Marginal, restore_marginal
 from hyperdiffusion.diffusion.coordinates import Coordinates, LatentCoordinates, WeightCoordinates
-from hyperdiffusion.diffusion.independent_components import IndependentComponents
 from hyperdiffusion.diffusion.mixture import GaussianMixture
 from hyperdiffusion.diffusion.schedule import Denoise, NoiseSchedule, gaussian_posterior_std
 from overfit.runtime.errors import BadInput, require_at_least, require_between
@@ -48,11 +53,12 @@ class TransformerConfig:
 class TokenTransformer(nn.Module):
     """A transformer encoder over weight tokens and a time token (Peebles et al. 2022; HyperDiffusion, section 3.2).
 
-    Its output is zero until it is trained.
+    Its output is zero until it is trained. Each attribute is one more token, and scales the normalised tokens as the
+    timestep does.
     """
 
-    def __init__(self, config: TransformerConfig, sizes: Sequence[int]):
-        """Make a transformer for tokens of the given sizes."""
+    def __init__(self, config: TransformerConfig, sizes: Sequence[int], attributes: Attributes | None = None):
+        """Make a transformer for tokens of the given sizes, and for heads with these attributes."""
         # Its import takes longer than a command that needs no transformer.
         from x_transformers import ContinuousTransformerWrapper, Encoder
 
@@ -63,7 +69,7 @@ class TokenTransformer(nn.Module):
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.transformer = ContinuousTransformerWrapper(
             # A learned embedding for each position distinguishes the tokens.
-            max_seq_len=len(sizes) + 1,
+            max_seq_len=len(sizes) + 1 + len(attributes or ()),
             attn_layers=Encoder(
                 dim=width,
                 depth=config.depth,
@@ -78,17 +84,25 @@ class TokenTransformer(nn.Module):
         self.project = nn.ModuleList(nn.Linear(width, size) for size in sizes)
         for parameter in self.project.parameters():
             nn.init.zeros_(parameter)
+        # Last, so that a seed gives all other parameters the same values with attributes as without.
+        self.conditions = None if attributes is None else ConditionTokens(attributes, width)
 
-    def forward(self, tokens: Sequence[torch.Tensor], step: Int[torch.Tensor, " B"]) -> list[torch.Tensor]:
+    def forward(
+        self,
+        tokens: Sequence[torch.Tensor],
+        step: Int[torch.Tensor, " B"],
+        values: Float[torch.Tensor, "B n"] | None = None,
+    ) -> list[torch.Tensor]:
         """Return one output (B, size) for each of the tokens (B, size)."""
         embedded = [embed(token) for embed, token in zip(self.embed, tokens, strict=True)]
         time = self.time(sinusoidal_embedding(step, self.config.width))
-        condition = time if self.config.adaptive_norm else None
-        hidden = self.transformer(torch.stack([*embedded, time], dim=1), condition=condition)
+        conditions = [] if self.conditions is None else self.conditions(values)
+        condition = sum(conditions, time) if self.config.adaptive_norm else None
+        hidden = self.transformer(torch.stack([*embedded, time, *conditions], dim=1), condition=condition)
         return [project(hidden[:, index]) for index, project in enumerate(self.project)]
 
 
-Mixture = GaussianMixture | IndependentComponents
+Mixture = Marginal | ConditionalMixture
 
 
 class MixtureDenoiser(nn.Module):
@@ -103,16 +117,23 @@ class MixtureDenoiser(nn.Module):
         self.register_buffer("alpha_bar", schedule.alpha_bar.float(), persistent=False)
         self.mixture = mixture
 
-    def forward(self, noised: Float[torch.Tensor, "B D"], step: Int[torch.Tensor, " B"]) -> Float[torch.Tensor, "B D"]:
+    def forward(
+        self,
+        noised: Float[torch.Tensor, "B D"],
+        step: Int[torch.Tensor, " B"],
+        values: Float[torch.Tensor, "B n"] | None = None,
+    ) -> Float[torch.Tensor, "B D"]:
         """Return the predicted clean coordinates."""
-        return self._predict(self.mixture, noised, step)
+        return self._predict(self.mixture, noised, step, values)
 
     def with_spread(self, factor: float) -> Denoise:
         """Return a denoiser whose mixture has all standard deviations multiplied by a factor."""
         return partial(self._predict, self.mixture.with_spread(factor))
 
-    def _predict(self, mixture: Mixture, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        return mixture(noised, self.alpha_bar[step][:, None])
+    def _predict(
+        self, mixture: Mixture, noised: torch.Tensor, step: torch.Tensor, values: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        return _posterior(mixture, noised, self.alpha_bar[step][:, None], values)[0]
 
 
 class LatentDenoiser(MixtureDenoiser):
@@ -142,19 +163,27 @@ class LatentDenoiser(MixtureDenoiser):
             self.register_buffer(f"to_token_{index}", token_map)
             self.register_buffer(f"from_token_{index}", back)
         self.register_buffer("relative_std", coordinates.relative_std, persistent=False)
-        self.transformer = TokenTransformer(config, [token_map.shape[1] for token_map in to_token])
+        self.attributes = self.mixture.attributes if isinstance(self.mixture, ConditionalMixture) else None
+        self.transformer = TokenTransformer(config, [token_map.shape[1] for token_map in to_token], self.attributes)
 
-    def _predict(self, mixture: Mixture, noised: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    def _predict(
+        self, mixture: Mixture, noised: torch.Tensor, step: torch.Tensor, values: torch.Tensor | None = None
+    ) -> torch.Tensor:
         alpha_bar = self.alpha_bar[step][:, None]
-        mean = mixture(noised, alpha_bar)
-        return mean + gaussian_posterior_std(alpha_bar, mixture.within_variance) * self.correction(noised, step)
+        if self.attributes is not None and values is None:
+            values = self.attributes.missing(len(noised), noised.device)
+        mean, within_variance = _posterior(mixture, noised, alpha_bar, values)
+        return mean + gaussian_posterior_std(alpha_bar, within_variance) * self.correction(noised, step, values)
 
     def correction(
-        self, noised: Float[torch.Tensor, "B D"], step: Int[torch.Tensor, " B"]
+        self,
+        noised: Float[torch.Tensor, "B D"],
+        step: Int[torch.Tensor, " B"],
+        values: Float[torch.Tensor, "B n"] | None = None,
     ) -> Float[torch.Tensor, "B D"]:
         """Return the transformer's correction in units of the posterior's standard deviation."""
         indices = range(len(self.transformer.embed))
-        tokens = self.transformer([noised @ getattr(self, f"to_token_{index}") for index in indices], step)
+        tokens = self.transformer([noised @ getattr(self, f"to_token_{index}") for index in indices], step, values)
         moved = [token @ getattr(self, f"from_token_{index}") for index, token in zip(indices, tokens, strict=True)]
         return torch.stack(moved).sum(0) / self.relative_std.clamp(min=MIN_CORRECTED_STD * self.relative_std.max())
 
@@ -179,6 +208,20 @@ class WeightDenoiser(nn.Module):
 
 
 Denoiser = MixtureDenoiser | WeightDenoiser
+
+
+def _posterior(
+    mixture: Mixture,
+    noised: torch.Tensor,
+    alpha_bar: torch.Tensor,
+    values: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean (B, D) of x_0 given x_t, and the variance (D,) or (B, D) inside the components."""
+    if not isinstance(mixture, ConditionalMixture):
+        return mixture(noised, alpha_bar), mixture.within_variance
+    if values is None:
+        values = mixture.attributes.missing(len(noised), noised.device)
+    return mixture(noised, alpha_bar, values), mixture.within_variance(values)
 
 
 def default_mixture(coordinates: LatentCoordinates) -> GaussianMixture:
@@ -208,8 +251,9 @@ def restore_denoiser(
     *,
     schedule: NoiseSchedule,
     state: Mapping[str, torch.Tensor],
+    attributes: Attributes | None = None,
 ) -> Denoiser:
-    """Return the denoiser with a `state_dict`.
+    """Return the denoiser with a `state_dict`, of heads with or without attributes.
 
     A transformer whose output is zero, as it was before training, is left out: it takes most of the time and changes
     nothing. Raises KeyError, TypeError or RuntimeError if the state belongs to another denoiser.
@@ -220,7 +264,7 @@ def restore_denoiser(
             published = WeightDenoiser(_required(config), coordinates)
         published.load_state_dict(state, assign=True)
         return published
-    mixture = _restore_mixture(state)
+    mixture = _restore_mixture(state, attributes)
     if not any(tensor.any() for name, tensor in state.items() if name.startswith("transformer.project.")):
         return MixtureDenoiser(schedule, mixture)
     denoiser = LatentDenoiser(_required(config), schedule, coordinates, mixture)
@@ -231,9 +275,10 @@ def restore_denoiser(
     return denoiser
 
 
-def _restore_mixture(state: Mapping[str, torch.Tensor]) -> Mixture:
-    kind = IndependentComponents if "mixture.directions" in state else GaussianMixture
-    return kind(*(state[f"mixture.{name}"] for name in kind.TENSORS))
+def _restore_mixture(state: Mapping[str, torch.Tensor], attributes: Attributes | None) -> Mixture:
+    prefix = "mixture."
+    state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return restore_marginal(state) if attributes is None else ConditionalMixture.restore(attributes, state)
 
 
 def _required(config: TransformerConfig | None) -> TransformerConfig:

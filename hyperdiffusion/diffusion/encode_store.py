@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 
+from hyperdiffusion.diffusion.attribute_table import AttributeTable
 from hyperdiffusion.diffusion.coordinates import Coordinates, LatentCoordinates, WeightCoordinates
 from hyperdiffusion.diffusion.encode import encode_heads
 from hyperdiffusion.diffusion.latent_space import learn_latent_space
@@ -50,6 +51,8 @@ class EncodedStore:
     """Codes of the training heads."""
     validation: Float[torch.Tensor, "heads D"]
     """Codes of the validation heads."""
+    attributes: AttributeTable | None = None
+    """What is known of the training heads, and then of the validation heads."""
 
 
 def train_val_split(count: int, config: TrainingConfig) -> tuple[list[int], list[int]]:

@@ -1,12 +1,16 @@
 """Sampling: a checkpoint and a seed in, parameters of new heads out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 
+from hyperdiffusion.diffusion.attributes import Request
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
+from hyperdiffusion.diffusion.guidance import classifier_guided, conditioned, guided
 from hyperdiffusion.diffusion.samplers import DrawNoise, SampleNoise, Variance, ddim, ddpm, dpm, ode
 from hyperdiffusion.diffusion.schedule import Denoise, NoiseSchedule
 from overfit.neural_head import NeuralHead
@@ -40,10 +44,17 @@ class SamplingConfig:
     """Factor on the mixture's standard deviations. Above 1 heads are more diverse, and less like real ones."""
     truncation: float = 1.0
     """Position between the mean head (0) and the sample (1)."""
+    guidance: float = 1.0
+    """Guidance scale of attributes that are set. Above 1 heads are more typical of them and less diverse; 0 ignores
+    them."""
+    guidance_by: Literal["classifier-free", "classifier"] = "classifier-free"
+    """What guides: the difference between the conditional and the unconditional denoiser (Ho and Salimans 2022), or the
+    gradient of a classifier of noised heads (Dhariwal and Nichol 2021)."""
 
     def __post_init__(self) -> None:
         require_at_least(1, steps=self.steps)
         require_at_least(0, temperature=self.temperature, spread=self.spread, truncation=self.truncation)
+        require_at_least(0, guidance=self.guidance)
         require_between(0, 1, eta=self.eta)
 
     def require_possible(self, schedule: NoiseSchedule) -> None:
@@ -74,6 +85,7 @@ def sample(
     first: int = 0,
     config: SamplingConfig = SamplingConfig(),
     batch_size: int = BATCH_SIZE,
+    attributes: Request | None = None,
 ) -> Float[torch.Tensor, "heads S"]:
     """Return the parameters of heads `first` to `first + count - 1` of a seed.
 
@@ -86,9 +98,11 @@ def sample(
         first: Number of the first head.
         config: The sampler and its settings.
         batch_size: Heads that are denoised at once.
+        attributes: Values of attributes by name. A head takes the others from a random training head among those that
+            are closest to these. Without any, nothing is given to the model.
 
     Raises:
-        BadInput: If an argument is out of range.
+        BadInput: If an argument is out of range, or the model has no such attribute.
     """
     require_at_least(0, seed=seed, first=first)
     require_at_least(1, count=count, batch_size=batch_size)
@@ -98,15 +112,57 @@ def sample(
             "with another `seed`"
         )
     config.require_possible(checkpoint.schedule)
-    denoise = checkpoint.denoiser.with_spread(config.spread)
+    wanted = None if not attributes else checkpoint.require_conditioning().attributes.parse(attributes)
     batches = []
     for start in range(first, first + count, batch_size):
         seeds = [(seed, index) for index in range(start, min(start + batch_size, first + count))]
-        noise = SampleNoise(
-            seeds, checkpoint.coordinates.size, device=checkpoint.device, temperature=config.temperature
-        )
-        batches.append(checkpoint.coordinates.decode(config.draw(denoise, noise, checkpoint.schedule)))
+        batches.append(_sample_wanted(checkpoint, wanted, seeds, config))
     return torch.cat(batches)
+
+
+def _sample_wanted(
+    checkpoint: Checkpoint, wanted: torch.Tensor | None, seeds: Sequence[tuple[int, ...]], config: SamplingConfig
+) -> torch.Tensor:
+    """Parameters (B, S) of one batch; `wanted` (n,) are its attributes, if any are given."""
+    if wanted is None:
+        return _draw(checkpoint, checkpoint.denoiser.with_spread(config.spread), seeds, config)
+    wanted = wanted.to(checkpoint.device)
+    values = checkpoint.require_conditioning().complete(wanted, seeds)
+    return sample_given(checkpoint, values, wanted=wanted.expand_as(values), seeds=seeds, config=config)
+
+
+def sample_given(
+    checkpoint: Checkpoint,
+    values: Float[torch.Tensor, "B n"],
+    *,
+    wanted: Float[torch.Tensor, "B n"],
+    seeds: Sequence[tuple[int, ...]],
+    config: SamplingConfig,
+) -> Float[torch.Tensor, "B S"]:
+    """Return the parameters of one batch of heads with attributes, guided as configured.
+
+    Args:
+        checkpoint: A model with attributes.
+        values: All attributes of each head, for the conditional denoiser.
+        wanted: Those that the classifier guides towards; NaN for the others.
+        seeds: Seed of each head's noise.
+        config: The sampler, its settings and the guidance.
+    """
+    unconditional = checkpoint.denoiser.with_spread(config.spread)
+    if config.guidance_by == "classifier":
+        classifier = checkpoint.require_conditioning().classifier
+        log_probability = partial(classifier.log_probability, values=wanted)
+        denoise = classifier_guided(unconditional, log_probability, schedule=checkpoint.schedule, scale=config.guidance)
+    else:
+        denoise = guided(conditioned(unconditional, values), unconditional, scale=config.guidance)
+    return _draw(checkpoint, denoise, seeds, config)
+
+
+def _draw(
+    checkpoint: Checkpoint, denoise: Denoise, seeds: Sequence[tuple[int, ...]], config: SamplingConfig
+) -> torch.Tensor:
+    noise = SampleNoise(seeds, checkpoint.coordinates.size, device=checkpoint.device, temperature=config.temperature)
+    return checkpoint.coordinates.decode(config.draw(denoise, noise, checkpoint.schedule))
 
 
 def sample_heads(
@@ -116,7 +172,8 @@ def sample_heads(
     seed: int = 0,
     first: int = 0,
     config: SamplingConfig = SamplingConfig(),
+    attributes: Request | None = None,
 ) -> list[tuple[str, NeuralHead]]:
     """Return heads `first` to `first + count - 1` of a seed, each with the name of its file: `sample_SEED_NUMBER`."""
-    rows = sample(checkpoint, count, seed=seed, first=first, config=config)
+    rows = sample(checkpoint, count, seed=seed, first=first, config=config, attributes=attributes)
     return [(f"sample_{seed:03d}_{first + index:05d}", checkpoint.head(row)) for index, row in enumerate(rows)]

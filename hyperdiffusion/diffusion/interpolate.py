@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 
+from hyperdiffusion.diffusion.attributes import Request
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
 from hyperdiffusion.diffusion.coordinates import WeightCoordinates
 from hyperdiffusion.diffusion.encode import encode_heads
@@ -113,7 +114,12 @@ def mix_layers(
 
 
 def find_head(
-    head: str, checkpoint: Checkpoint, *, fits: Fits | None = None, seed: int = 0
+    head: str,
+    checkpoint: Checkpoint,
+    *,
+    fits: Fits | None = None,
+    seed: int = 0,
+    attributes: Request | None = None,
 ) -> Float[torch.Tensor, " S"]:
     """Return the parameters of a head: a fit by its scan's name, or a sample by its number.
 
@@ -122,26 +128,31 @@ def find_head(
         checkpoint: The model that samples are drawn from.
         fits: Fits of a store to search; they must have the model's field, cube and warps.
         seed: Seed of the samples.
+        attributes: Values of attributes that the samples are drawn with.
 
     Raises:
         BadInput: If there is no such head, or the fits do not belong to the model.
     """
     require_at_least(0, seed=seed)
-    fit = None if fits is None else _find_fit(head, checkpoint, fits)
-    if fit is not None:
-        return fit.to(checkpoint.device)
+    fit = None if fits is None else find_fit(head, checkpoint, fits)
+    if fits is not None and fit is not None:
+        return fits.parameters[fit].to(checkpoint.device)
     if head.isdecimal():
         # With the heads before it in its batch, so that it is rounded as `sample` rounds it.
         before = int(head) % BATCH_SIZE
-        return sample(checkpoint, before + 1, first=int(head) - before, seed=seed)[-1]
+        return sample(checkpoint, before + 1, first=int(head) - before, seed=seed, attributes=attributes)[-1]
     raise BadInput(f"{head}: no head of this name; give a number, or the name of a scan in `store`")
 
 
-def _find_fit(head: str, checkpoint: Checkpoint, fits: Fits) -> torch.Tensor | None:
+def find_fit(head: str, checkpoint: Checkpoint, fits: Fits) -> int | None:
+    """Return which of the fits is that of a scan, by its name; None if none is.
+
+    Raises BadInput if the fits do not belong to the model.
+    """
     if fits.space != checkpoint.space:
         raise BadInput("`store`: its fits have another field, cube or alignment than the model; give its own store")
     rows = {name: row for row, record in enumerate(fits.records) for name in (record.name, Path(record.name).stem)}
-    return fits.parameters[rows[head]] if head in rows else None
+    return rows.get(head)
 
 
 def _require_frames(frames: int) -> None:

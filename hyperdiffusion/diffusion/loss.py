@@ -1,6 +1,6 @@
 """The training loss: predicted and clean coordinates in, one loss a head out; and the noised batches it is taken on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -43,6 +43,8 @@ class NoisedBatch:
     """Timestep of each head."""
     noise: Float[torch.Tensor, "B D"]
     """Noise of each head."""
+    values: Float[torch.Tensor, "B n"] | None = None
+    """What is known of each head, if heads have attributes."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Objective:
     def loss(self, denoise: Denoise, batch: NoisedBatch) -> Float[torch.Tensor, " B"]:
         """Return the loss of a denoiser on each head of a batch."""
         noised = self.schedule.add_noise(batch.clean, batch.noise, batch.step)
-        predicted = denoise(noised, batch.step).float()
+        known = () if batch.values is None else (batch.values,)
+        predicted = denoise(noised, batch.step, *known).float()
         if isinstance(self.coordinates, WeightCoordinates):
             return weight_loss(predicted, batch.clean)
         return latent_loss(
@@ -99,11 +102,21 @@ class Objective:
         )
 
     @torch.no_grad()
-    def validation_loss(self, denoise: Denoise, heads: Float[torch.Tensor, "heads D"], *, draws: int) -> float:
-        """Return the mean loss of a denoiser over some draws of noise for each head, the same every time."""
+    def validation_loss(
+        self,
+        denoise: Denoise,
+        heads: Float[torch.Tensor, "heads D"],
+        *,
+        draws: int,
+        values: Float[torch.Tensor, "heads n"] | None = None,
+    ) -> float:
+        """Return the mean loss of a denoiser over some draws of noise for each head, the same every time.
+
+        `values` are what the denoiser is told of each head.
+        """
         generator = torch.Generator().manual_seed(0)
         # One draw at a time: of raw weights, all together would be a gigabyte.
-        losses = (self.loss(denoise, self.draw(heads, generator)).mean() for _ in range(draws))
+        losses = (self.loss(denoise, replace(self.draw(heads, generator), values=values)).mean() for _ in range(draws))
         return sum(map(float, losses)) / draws
 
     def baseline_loss(self, heads: Float[torch.Tensor, "heads D"], *, draws: int) -> float:

@@ -19,8 +19,11 @@ COSINE_MAX_BETA = 0.999
 LOG_SIGMA_MEAN = -0.8
 LOG_SIGMA_STD = 0.8
 
-Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Noised coordinates x_t (B, D) and timesteps (B,) to the predicted clean coordinates x_0 (B, D)."""
+Denoise = Callable[..., torch.Tensor]
+"""Noised coordinates x_t (B, D) and timesteps (B,) to the predicted clean coordinates x_0 (B, D).
+
+One of heads with attributes takes their values (B, n) too.
+"""
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,8 @@ def gaussian_posterior(
 
 
 def gaussian_posterior_std(
-    alpha_bar: Float[torch.Tensor, "B 1"], variance: Float[torch.Tensor, " D"]
+    alpha_bar: Float[torch.Tensor, "B 1"], variance: Float[torch.Tensor, "*rows D"]
 ) -> Float[torch.Tensor, "B D"]:
-    """Return the standard deviation of x_0 given x_t, which does not depend on x_t."""
+    """Return the standard deviation of x_0 given x_t, which does not depend on x_t; of one variance or one a row."""
     total = alpha_bar * variance + 1 - alpha_bar
     return ((1 - alpha_bar) * variance / total).sqrt()

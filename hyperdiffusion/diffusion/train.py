@@ -10,10 +10,15 @@ from typing import Any, Literal
 
 import torch
 
+from hyperdiffusion.diffusion.attribute_card import write_attribute_card
+from hyperdiffusion.diffusion.attribute_classifier import KnownHeads
+from hyperdiffusion.diffusion.attribute_table import AttributeTable
 from hyperdiffusion.diffusion.checkpoint import Checkpoint, TrainingRecord
+from hyperdiffusion.diffusion.conditional_mixture import ConditionalMixture
+from hyperdiffusion.diffusion.conditioning import Conditioning
 from hyperdiffusion.diffusion.denoiser import Denoiser, MixtureDenoiser
 from hyperdiffusion.diffusion.distributed import ProcessGroup, process_group
-from hyperdiffusion.diffusion.encode_store import CODES, encode_store
+from hyperdiffusion.diffusion.encode_store import CODES, EncodedStore, encode_store, train_val_split
 from hyperdiffusion.diffusion.generate import SamplingConfig, sample
 from hyperdiffusion.diffusion.independent_components import IndependentComponents
 from hyperdiffusion.diffusion.mixture import GaussianMixture
@@ -46,6 +51,7 @@ def train(
     checkpoint: Path | str,
     *,
     config: TrainingConfig = TrainingConfig(),
+    attributes: AttributeTable | None = None,
     machine: Machine = Machine(),
     wandb: Wandb = "disabled",
     shard: bool = False,
@@ -61,6 +67,8 @@ def train(
         store: Folder made by `overfit`.
         checkpoint: File for the trained model.
         config: How to train.
+        attributes: What is known of the store's heads, from `read_attributes`, for a model that can be asked for it.
+            A card with all attributes is written beside the checkpoint, under its name with `.md`.
         machine: The part of this computer to use. Under torchrun, all processes share every batch.
         wandb: Whether to log to Weights & Biases.
         shard: Under torchrun, split the model over the processes too (FSDP).
@@ -68,13 +76,16 @@ def train(
 
     Raises:
         BadInput: If the store has fewer than two heads or weights that are not finite, if the checkpoint belongs to
-            another training, or if there is no compiler.
+            another training, if there is no compiler, or if the attributes are not those of the store's heads.
     """
     store, checkpoint = Path(store), Path(checkpoint)
     if compile and not any(map(shutil.which, COMPILERS)):
         raise BadInput("`compile`: finds no C++ compiler; install g++, or train without it")
     context = machine.start()
     rows, run = _open(store, checkpoint, config)
+    if attributes is not None:
+        _require_fitting(attributes, rows, config)
+        run = replace(run, attributes=attributes.digest)
     if len(rows) < 2:
         raise BadInput(f"{store}: holds one head, too few to learn a distribution from; fit more scans into it")
     if checkpoint.exists():
@@ -86,7 +97,17 @@ def train(
     with process_group(context.device) as (processes, device):
         context = replace(context, device=device, show_progress=context.show_progress and processes.is_main)
         log = _start_log(wandb if processes.is_main else "disabled", run)
-        _train(rows, checkpoint, run=run, context=context, processes=processes, log=log, shard=shard, compile=compile)
+        _train(
+            rows,
+            checkpoint,
+            attributes,
+            run=run,
+            context=context,
+            processes=processes,
+            log=log,
+            shard=shard,
+            compile=compile,
+        )
         return Checkpoint.load(checkpoint, device)
 
 
@@ -121,6 +142,7 @@ def _remove_withdrawn(path: Path, description: str, run: TrainingRun) -> None:
 def _train(
     rows: ParameterRows,
     path: Path,
+    table: AttributeTable | None,
     *,
     run: TrainingRun,
     context: RunContext,
@@ -135,6 +157,9 @@ def _train(
         _remove_withdrawn(codes, CODES, run)
         _remove_withdrawn(saved, STATE, run)
         data = encode_store(rows, codes, run=run, context=context)
+    if table is not None:
+        training, validation = train_val_split(len(rows), run.config)
+        data = replace(data, attributes=table.rows([*training, *validation]))
     trainer = Trainer(data, run.config, device=context.device, processes=processes, shard=shard, compile=compile)
     if saved.exists():
         trainer.state.load(saved, run=run)
@@ -144,10 +169,30 @@ def _train(
     _optimize(trainer, rows, path, saved=saved, run=run, context=context, log=log, draws=draws)
     model = trainer.model()
     if model is not None:
-        _checkpoint(rows, trainer, model, run).save(path)
+        conditioning = None if table is None else _conditioning(table, data, run.config, device=context.device)
+        replace(_checkpoint(rows, trainer, model, run), conditioning=conditioning).save(path)
+        if table is not None:
+            write_attribute_card(table.attributes, path)
         saved.unlink(missing_ok=True)
         codes.unlink(missing_ok=True)
     processes.barrier()
+
+
+def _conditioning(
+    table: AttributeTable, data: EncodedStore, config: TrainingConfig, *, device: torch.device
+) -> Conditioning:
+    """What is learned of attributes beside the denoiser."""
+    assert data.attributes is not None
+    count, known = len(data.training), data.attributes.values
+    training = KnownHeads(data.training[torch.arange(count)].to(device), known[:count].to(device))
+    return Conditioning.fit(
+        table.attributes,
+        table.values,
+        training=training,
+        validation=KnownHeads(data.validation.to(device), known[count:].to(device)),
+        schedule=config.noise_schedule,
+        seed=config.seed,
+    )
 
 
 def _optimize(
@@ -187,6 +232,8 @@ def _checkpoint(rows: ParameterRows, trainer: Trainer, denoiser: Denoiser, run: 
     """A model of this training with all that sampling needs."""
     state = trainer.state
     mixture = denoiser.mixture if isinstance(denoiser, MixtureDenoiser) else None
+    if isinstance(mixture, ConditionalMixture):
+        mixture = mixture.marginal
     record = TrainingRecord(
         **run.to_json(),
         steps=state.step,
@@ -224,6 +271,15 @@ def _require_usable_paths(store: Path, checkpoint: Path) -> None:
             f"{checkpoint}: a folder; give the name of a file for the checkpoint, such as "
             f"{checkpoint / 'model.safetensors'}"
         )
+
+
+def _require_fitting(table: AttributeTable, rows: ParameterRows, config: TrainingConfig) -> None:
+    if len(table) != len(rows):
+        raise BadInput(
+            f"`attributes`: of {len(table)} heads, and the store has {len(rows)}; read them for the store again"
+        )
+    if config.coordinates not in ("latent", "pca"):
+        raise BadInput(f"`coordinates={config.coordinates}`: has no attributes; give latent or pca")
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -1,8 +1,12 @@
 """Trains the denoiser: encoded heads in; optimizer steps, validation losses and the trained model out."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
+from jaxtyping import Float
 
+from hyperdiffusion.diffusion.conditional_mixture import ConditionalMixture, Marginal
 from hyperdiffusion.diffusion.coordinates import LatentCoordinates
 from hyperdiffusion.diffusion.denoiser import (
     Denoiser,
@@ -39,6 +43,9 @@ MAX_VALIDATION_DRAWS = 32
 MIN_IMPROVEMENT = 0.002
 # Largest part of a training over which the learning rate rises.
 MAX_WARMUP_FRACTION = 0.5
+# Share of the heads in a step of which nothing is known: guidance needs the unconditional model too (Ho and Salimans
+# 2022). The other heads lack as large a share of their attributes, as real heads do.
+CONDITION_DROPOUT = 0.15
 # Factor of the published learning-rate decay.
 STEP_DECAY = 0.9
 # Epochs between two steps of that decay.
@@ -75,6 +82,8 @@ class Trainer:
             raise BadInput("`shard`: needs torchrun with several processes, `ema_decay=0` and `val_fraction=0`")
         self.config, self.device, self.processes = config, device, processes
         self.training, self.validation = data.training, data.validation.to(device)
+        self.attributes = None if data.attributes is None else data.attributes.attributes
+        self.values, self.validation_values = _split_values(data, device)
         self.objective = Objective.on(device, data.coordinates, config.noise_schedule)
         self.steps_per_epoch = -(-len(data.training) // config.batch_size)
         self.total_steps = config.epochs * self.steps_per_epoch or config.steps
@@ -142,14 +151,18 @@ class Trainer:
         """
         if not self.validates:
             return None
-        loss = self.validation_loss(self.state.sampled)
+        loss = self.validation_loss(self.state.sampled, self.validation_values)
         if loss < (1 - MIN_IMPROVEMENT) * self.state.best_loss:
             self.state.keep_as_best(loss)
         return loss
 
-    def validation_loss(self, denoise: Denoise) -> float:
-        """Return the loss of a denoiser on the validation heads, relative to that of the Gaussian baseline."""
-        return self.objective.validation_loss(denoise, self.validation, draws=self._draws) / self.baseline_loss
+    def validation_loss(self, denoise: Denoise, values: torch.Tensor | None = None) -> float:
+        """Return the loss of a denoiser on the validation heads, relative to that of the Gaussian baseline.
+
+        `values` (heads, n) are what the denoiser is told of them; the baseline is told nothing.
+        """
+        loss = self.objective.validation_loss(denoise, self.validation, draws=self._draws, values=values)
+        return loss / self.baseline_loss
 
     def model(self) -> Denoiser | None:
         """Return the trained model. All processes must call it; those but the main one may get None."""
@@ -157,13 +170,22 @@ class Trainer:
         if not self.processes.is_main:
             return None
         denoiser = restore_denoiser(
-            self.config.transformer, self.objective.coordinates, schedule=self.config.noise_schedule, state=state
+            self.config.transformer,
+            self.objective.coordinates,
+            schedule=self.config.noise_schedule,
+            state=state,
+            attributes=self.attributes,
         )
         return denoiser.to(self.device).requires_grad_(False).eval()
 
     def _initial_denoiser(self) -> tuple[LatentDenoiser | WeightDenoiser, float]:
         """The untrained denoiser, and the loss relative to the Gaussian baseline that a trained one must improve on."""
-        mixture, loss = self._initial_mixture()
+        mixture: Mixture | None
+        marginal, loss = self._initial_mixture()
+        if self.values is None:
+            mixture = marginal
+        else:
+            mixture, loss = self._conditional_mixture(marginal)
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
             denoiser = make_denoiser(
@@ -174,18 +196,18 @@ class Trainer:
             )
             return denoiser.to(self.device), loss
 
-    def _initial_mixture(self) -> tuple[Mixture | None, float]:
+    def _initial_mixture(self) -> tuple[Marginal | None, float]:
         """The mixture that training starts from and its loss; untrained weight coordinates predict nothing at all."""
         coordinates, config = self.objective.coordinates, self.config
         if not isinstance(coordinates, LatentCoordinates) or not self.validates:
             return None, float("inf")
 
-        def loss(mixture: Mixture) -> float:
+        def loss(mixture: Marginal) -> float:
             return self.validation_loss(MixtureDenoiser(config.noise_schedule, mixture).to(self.device))
 
         heads = self.training[torch.arange(len(self.training))]
         variance = default_mixture(coordinates).within_variance.cpu()
-        mixture: Mixture
+        mixture: Marginal
         mixture, lowest = GaussianMixture.select(
             heads,
             std=coordinates.std.cpu(),
@@ -199,6 +221,23 @@ class Trainer:
                 mixture, lowest = independent, independent_loss
         return mixture, min(1.0, lowest)
 
+    def _conditional_mixture(self, marginal: Marginal | None) -> tuple[ConditionalMixture, float]:
+        """The mixture of heads with attributes that training starts from, and its loss."""
+        coordinates = self.objective.coordinates
+        assert isinstance(coordinates, LatentCoordinates) and self.attributes is not None and self.values is not None
+        gaussian = default_mixture(coordinates.to(torch.device("cpu")))
+        mixture = ConditionalMixture.fit(
+            self.attributes,
+            self.values,
+            self.training[torch.arange(len(self.training))],
+            marginal=gaussian if marginal is None else marginal,
+            variance=gaussian.within_variance,
+        )
+        if not self.validates:
+            return mixture, float("inf")
+        denoiser = MixtureDenoiser(self.config.noise_schedule, mixture).to(self.device)
+        return mixture, self.validation_loss(denoiser, self.validation_values)
+
     @property
     def _draws(self) -> int:
         """Noise draws for each validation head."""
@@ -211,7 +250,10 @@ class Trainer:
         generator = torch.Generator().manual_seed(_combined_seed(self.config.seed, self.state.step))
         chosen = torch.randint(len(self.training), (size,), generator=generator)
         clean, density = self.training[chosen[part]], self.config.timestep_density
-        return self.objective.draw(clean, generator, count=size, part=part, density=density)
+        batch = self.objective.draw(clean, generator, count=size, part=part, density=density)
+        if self.values is None:
+            return batch
+        return replace(batch, values=drop_values(self.values[chosen], generator)[part].to(self.device))
 
 
 def _optimizer(denoiser: torch.nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -227,6 +269,23 @@ def learning_rate(step: int, config: TrainingConfig, *, total_steps: int, steps_
         return config.lr * lr_factor(step, total_steps, warmup_steps=warmup_steps)
     rise = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     return config.lr * rise * STEP_DECAY ** (step // steps_per_epoch // STEP_DECAY_EPOCHS)
+
+
+def drop_values(
+    values: Float[torch.Tensor, "B n"], generator: torch.Generator, *, share: float = CONDITION_DROPOUT
+) -> Float[torch.Tensor, "B n"]:
+    """Return values with a share of the rows missing, and the same share of the other entries."""
+    count, columns = values.shape
+    rows = torch.rand(count, 1, generator=generator) < share
+    return values.masked_fill(rows | (torch.rand(count, columns, generator=generator) < share), torch.nan)
+
+
+def _split_values(data: EncodedStore, device: torch.device) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Attributes of the training heads, and those of the validation heads on the device; None without attributes."""
+    if data.attributes is None:
+        return None, None
+    count = len(data.training)
+    return data.attributes.values[:count], data.attributes.values[count:].to(device)
 
 
 def _combined_seed(*parts: int) -> int:

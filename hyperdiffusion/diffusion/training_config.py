@@ -103,10 +103,13 @@ class TrainingRun:
     """SHA-256 of each head's scan, in the store's order."""
     withdrawn: frozenset[str] = frozenset()
     """SHA-256 of the scans that were removed from the store."""
+    attributes: str = ""
+    """SHA-256 of the heads' attributes; empty without attributes."""
 
     def to_json(self) -> dict[str, Any]:
         """Return settings and heads as they are written into files."""
-        return {"settings": asdict(self.config), "heads": list(self.heads)}
+        attributes = {"attributes": self.attributes} if self.attributes else {}
+        return {"settings": asdict(self.config) | attributes, "heads": list(self.heads)}
 
     def count_withdrawn(self, heads: Sequence[str]) -> int:
         """Return how many heads of an earlier training were removed from the store since."""
@@ -119,6 +122,9 @@ class TrainingRun:
                 f"{path}: was trained on other heads; give another checkpoint name, or delete it to train again"
             )
         found = flatten_settings(settings)
+        if found.get("attributes", "") != self.attributes:
+            how = "without" if "attributes" not in found else "with other" if self.attributes else "with"
+            raise BadInput(f"{path}: was trained {how} attributes; do as then, or give another checkpoint name")
         for name, value in flatten_settings(asdict(self.config)).items():
             if name not in RESUMABLE_CHANGES and found.get(name) != value:
                 raise BadInput(

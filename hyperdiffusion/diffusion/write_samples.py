@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 import trimesh
 
+from hyperdiffusion.diffusion.attributes import Request
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
+from hyperdiffusion.diffusion.expression_plane import ExpressionPlane
 from hyperdiffusion.diffusion.generate import SamplingConfig, sample_heads
 from hyperdiffusion.rendering.contact_sheet import write_contact_sheet
 from overfit.decode_folder import DecodedHead, MeshFormat, decode_to_folder
@@ -23,6 +25,7 @@ from overfit.runtime.machine import RunContext
 # Heads in the picture, and in each of its rows.
 PICTURED = 16
 PER_ROW = 4
+PLANE_LABEL = "valence from left to right, arousal from bottom to top, each from -1 to 1"
 # Heads that are sampled, decoded and released together.
 CHUNK = 256
 # Bytes of a head's PLY at 256^3, the median of the shipped model's; a surface grows with the square of the resolution.
@@ -50,10 +53,12 @@ def write_samples(
     decoding: DecodeConfig = DecodeConfig(),
     mesh_format: MeshFormat = "ply",
     repair: bool = True,
+    attributes: Request | None = None,
     context: RunContext = RunContext(),
 ) -> WrittenHeads:
     """Write heads 0 to count - 1 of a seed as `sample_SEED_NUMBER` and a picture of the first, heads.png.
 
+    `attributes` are values that all heads have, see `sample`.
     Raises BadInput if a setting makes no sense, the disk is too small, or no head has a surface.
     """
     require_at_least(1, count=count)
@@ -61,7 +66,9 @@ def write_samples(
     _check_disk(out, count, decoding.resolution)
 
     chunks = (
-        sample_heads(checkpoint, min(CHUNK, count - first), seed=seed, first=first, config=sampling)
+        sample_heads(
+            checkpoint, min(CHUNK, count - first), seed=seed, first=first, config=sampling, attributes=attributes
+        )
         for first in range(0, count, CHUNK)
     )
 
@@ -93,12 +100,38 @@ def write_between(
     return _write(iter([named]), decode, out / f"{name}.png", "", len(named))
 
 
+def write_plane(
+    checkpoint: Checkpoint,
+    plane: ExpressionPlane,
+    out: Path,
+    *,
+    decoding: DecodeConfig = DecodeConfig(),
+    mesh_format: MeshFormat = "ply",
+    context: RunContext = RunContext(),
+) -> WrittenHeads:
+    """Write the heads of a plane as `valence_V_arousal_A`, and a picture with arousal upwards, plane.png.
+
+    Raises BadInput if none of them has a surface.
+    """
+    named = [
+        (f"valence_{valence:+.2f}_arousal_{arousal:+.2f}", checkpoint.head(row))
+        for (valence, arousal), row in zip(plane.positions.tolist(), plane.parameters)
+    ]
+
+    def decode(named: list[tuple[str, NeuralHead]]) -> list[DecodedHead]:
+        return decode_to_folder(named, out, config=decoding, mesh_format=mesh_format, context=context)
+
+    size = round(len(named) ** 0.5)
+    return _write(iter([named]), decode, out / "plane.png", PLANE_LABEL, size, pictured_heads=len(named))
+
+
 def _write(
     chunks: Iterator[list[tuple[str, NeuralHead]]],
     decode: Callable[[list[tuple[str, NeuralHead]]], list[DecodedHead]],
     picture: Path,
     title: str,
     per_row: int,
+    pictured_heads: int = PICTURED,
 ) -> WrittenHeads:
     pictured: list[trimesh.Trimesh] = []
     failures: list[DecodedHead] = []
@@ -109,7 +142,7 @@ def _write(
                 failures.append(head)
                 continue
             written += 1
-            if len(pictured) < max(PICTURED, per_row):
+            if len(pictured) < max(pictured_heads, per_row):
                 pictured.append(head.mesh)
     if not written:
         raise BadInput(f"{picture.parent}: no head has a surface; the first: {failures[0].failure}")

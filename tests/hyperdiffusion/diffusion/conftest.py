@@ -1,18 +1,71 @@
 """Small stores of heads whose parameters are drawn, and a model trained on one: fast enough to make in every worker."""
 
+import csv
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from support import ONE_THREAD, TINY
 
-from hyperdiffusion import train
+from hyperdiffusion import NoiseSchedule, read_attributes, train
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
 from overfit import Cube, DecodeConfig, Field, FitRecord, Store
 from overfit.canonical.warp import WarpSpace
 from overfit.neural_head import HeadSpace
 
+FIELD = Field(hidden=(8, 8))
+LEVELS = ("none", "thick", "thin")
 CUBE = Cube((0.0, 0.0, 0.0), 100.0)
+
+
+@dataclass(frozen=True)
+class KnownPopulation:
+    """Heads whose parameters are a linear function of their attributes, and noise in other directions.
+
+    The noise does not correlate with the attributes, as that of many heads does not.
+    """
+
+    parameters: torch.Tensor
+    """(heads, S)."""
+    directions: torch.Tensor
+    """(8, S), orthonormal: of age, valence, arousal, two of glasses, and three of noise."""
+    numbers: torch.Tensor
+    """(heads, 3): age, valence and arousal, each from -1 to 1."""
+    glasses: torch.Tensor
+    """(heads,) indices into LEVELS."""
+
+    @classmethod
+    def draw(cls, count: int) -> "KnownPopulation":
+        generator = torch.Generator().manual_seed(3)
+        directions = torch.linalg.qr(torch.randn(FIELD.size, 8, generator=generator))[0].T
+        numbers = 2 * torch.rand(count, 3, generator=generator) - 1
+        glasses = torch.randint(3, (count,), generator=generator)
+        noise = 0.4 * torch.randn(count, 8, generator=generator)
+        # Along the directions of attributes, little is left that they do not explain.
+        noise[:, :5] *= 0.05
+        shift = torch.cat([numbers, cls.offsets(glasses), torch.zeros(count, 3)], dim=1)
+        known = shift[:, :5] - shift[:, :5].mean(0)
+        noise = noise - known @ torch.linalg.lstsq(known, noise).solution
+        return cls(FIELD.initial(generator) + (shift + noise) @ directions, directions, numbers, glasses)
+
+    @staticmethod
+    def offsets(glasses: torch.Tensor) -> torch.Tensor:
+        """Where glasses (heads,) put a head along their two directions (heads, 2)."""
+        return torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])[glasses]
+
+    def place(self, parameters: torch.Tensor) -> torch.Tensor:
+        """Where heads (heads, S) lie along the directions (heads, 8): at their attributes, and at their noise."""
+        shift = torch.cat([self.numbers, self.offsets(self.glasses), torch.zeros(len(self.numbers), 3)], dim=1)
+        base = (self.parameters - shift @ self.directions).mean(0)
+        return (parameters - base) @ self.directions.T
+
+    def write_csv(self, path: Path) -> None:
+        with open(path, "w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["file", "age", "valence", "arousal", "glasses"])
+            for index, (row, glasses) in enumerate(zip(self.numbers.tolist(), self.glasses.tolist())):
+                table.writerow([f"{index:03d}", *(f"{number:.4f}" for number in row), LEVELS[glasses]])
 
 
 def record(name: str) -> FitRecord:
@@ -25,7 +78,8 @@ def make_store():
 
     def make(folder: Path, field: Field, parameters: torch.Tensor, *, warps: WarpSpace = WarpSpace()) -> Path:
         store = Store.create(folder, space=HeadSpace(field, CUBE, warps), settings={})
-        store.add(0, parameters, [record(f"{index:02d}.ply") for index in range(len(parameters))])
+        digits = max(2, len(str(len(parameters) - 1)))
+        store.add(0, parameters, [record(f"{index:0{digits}d}.ply") for index in range(len(parameters))])
         return folder
 
     return make
@@ -78,3 +132,27 @@ def coarse_labels(monkeypatch) -> None:
     """Finds the surfaces of fits on a coarse grid; the networks of the small store have none worth a finer one."""
     coarse = DecodeConfig(resolution=16, keep_all_components=True)
     monkeypatch.setattr("overfit.field_labels.SURFACE_CONFIG", coarse)
+
+
+@pytest.fixture(scope="session")
+def known_heads() -> KnownPopulation:
+    return KnownPopulation.draw(400)
+
+
+@pytest.fixture(scope="session")
+def attributed_store(make_store, known_heads, tmp_path_factory) -> Path:
+    """A store of the known heads, with heads.csv beside it."""
+    folder = make_store(tmp_path_factory.mktemp("attributed") / "store", FIELD, known_heads.parameters)
+    known_heads.write_csv(folder.parent / "heads.csv")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def attributed_model(attributed_store, tmp_path_factory) -> Checkpoint:
+    """A model of the known heads and their attributes."""
+    path = tmp_path_factory.mktemp("attributed") / "model.safetensors"
+    table = read_attributes(attributed_store.parent / "heads.csv", attributed_store)
+    config = replace(TINY, noise_schedule=NoiseSchedule(timesteps=100, beta_end=0.1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hyperdiffusion.diffusion.attribute_classifier.STEPS", 200)
+        return train(attributed_store, path, config=config, attributes=table, machine=ONE_THREAD)

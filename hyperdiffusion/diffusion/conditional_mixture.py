@@ -1,0 +1,128 @@
+"""Heads given their attributes: values (heads, n) and codes (heads, D) in; the posterior mean of noised codes out.
+
+The mean of a code is linear in the features of its attributes. It is learned in closed form, which controls generated
+heads even when few training heads are known; the transformer learns the rest.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from hyperdiffusion.diffusion.attributes import Attributes
+from hyperdiffusion.diffusion.independent_components import IndependentComponents
+from hyperdiffusion.diffusion.mixture import GaussianMixture
+from hyperdiffusion.diffusion.ridge import Ridge, ridge
+
+# Smallest variance that remains along a direction that the attributes explain.
+MIN_VARIANCE = 0.01
+# Directions along which the attributes move the mean less than this, relative to the most, are rounding errors.
+MIN_RELATIVE_SHIFT = 1e-4
+
+Marginal = GaussianMixture | IndependentComponents
+
+
+class ConditionalMixture(nn.Module):
+    """p(x_0) as a mixture, and p(x_0 | c) as a Gaussian about a mean that is linear in the features of c."""
+
+    coefficients: torch.Tensor
+
+    def __init__(
+        self,
+        attributes: Attributes,
+        coefficients: Float[torch.Tensor, "F D"],
+        *,
+        marginal: Marginal,
+        residual: GaussianMixture,
+    ):
+        """Make a mixture.
+
+        Args:
+            attributes: What c is about.
+            coefficients: What each feature adds to the mean.
+            marginal: The distribution of heads of which nothing is known.
+            residual: The distribution about the mean.
+        """
+        super().__init__()
+        self.attributes = attributes
+        self.register_buffer("coefficients", coefficients)
+        self.marginal, self.residual = marginal, residual
+
+    @classmethod
+    def fit(
+        cls,
+        attributes: Attributes,
+        values: Float[torch.Tensor, "heads n"],
+        codes: Float[torch.Tensor, "heads D"],
+        *,
+        marginal: Marginal,
+        variance: Float[torch.Tensor, " D"],
+    ) -> "ConditionalMixture":
+        """Return the mixture of training heads; `variance` is that of unseen whitened heads."""
+        known = ~values.isnan().all(1)
+        features = attributes.features(values[known])
+        fit = ridge(features, codes[known])
+        return cls(attributes, fit.coefficients, marginal=marginal, residual=_residual(features, fit, variance))
+
+    @classmethod
+    def restore(cls, attributes: Attributes, state: Mapping[str, torch.Tensor]) -> "ConditionalMixture":
+        """Return the mixture with a `state_dict`. Raises KeyError if the state is another's."""
+        marginal = {name.removeprefix("marginal."): tensor for name, tensor in state.items() if "marginal." in name}
+        residual = GaussianMixture(*(state[f"residual.{name}"] for name in GaussianMixture.TENSORS))
+        return cls(attributes, state["coefficients"], marginal=restore_marginal(marginal), residual=residual)
+
+    def with_spread(self, factor: float) -> "ConditionalMixture":
+        """Return the mixture with all standard deviations multiplied by a factor."""
+        return ConditionalMixture(
+            self.attributes,
+            self.coefficients,
+            marginal=self.marginal.with_spread(factor),
+            residual=self.residual.with_spread(factor),
+        )
+
+    def mean(self, values: Float[torch.Tensor, "B n"]) -> Float[torch.Tensor, "B D"]:
+        """Return the mean code of heads with some attributes."""
+        return self.attributes.features(values) @ self.coefficients
+
+    def forward(
+        self,
+        noised: Float[torch.Tensor, "B D"],
+        alpha_bar: Float[torch.Tensor, "B 1"],
+        values: Float[torch.Tensor, "B n"],
+    ) -> Float[torch.Tensor, "B D"]:
+        """Return the mean of x_0 given x_t and the known values, by Bayes' rule."""
+        with torch.autocast(noised.device.type, enabled=False):
+            mean = self.mean(values)
+            conditional = mean + self.residual(noised - alpha_bar.sqrt() * mean, alpha_bar)
+            unknown = values.isnan().all(1, keepdim=True)
+            return torch.where(unknown, self.marginal(noised, alpha_bar), conditional)
+
+    def within_variance(self, values: Float[torch.Tensor, "B n"]) -> Float[torch.Tensor, "B D"]:
+        """Return the variance inside the components along each coordinate."""
+        unknown = values.isnan().all(1, keepdim=True)
+        return torch.where(unknown, self.marginal.within_variance, self.residual.within_variance)
+
+
+def restore_marginal(state: Mapping[str, torch.Tensor]) -> Marginal:
+    """Return the mixture with a `state_dict`. Raises KeyError if the state is another's."""
+    kind = IndependentComponents if "directions" in state else GaussianMixture
+    return kind(*(state[name] for name in kind.TENSORS))
+
+
+def _residual(
+    features: Float[torch.Tensor, "heads F"], fit: Ridge, variance: Float[torch.Tensor, " D"]
+) -> GaussianMixture:
+    """The Gaussian of whitened codes about their mean.
+
+    The attributes lower the variance in the span of their shifts only. There it is that of left-out heads; elsewhere it
+    is 1, which needs no estimate.
+    """
+    _, shift, directions = torch.linalg.svd((features @ fit.coefficients).double(), full_matrices=False)
+    directions = directions[shift > MIN_RELATIVE_SHIFT * shift.max().clamp(min=MIN_RELATIVE_SHIFT)]
+    left = (fit.residuals.double() @ directions.T).square().mean(0).clamp(MIN_VARIANCE, 1.0)
+    covariance = torch.eye(len(variance), dtype=torch.float64) + directions.T @ ((left - 1)[:, None] * directions)
+    std = variance.double().sqrt()
+    variances, rotation = torch.linalg.eigh(std[:, None] * covariance * std)
+    mean = torch.zeros(1, len(variance))
+    return GaussianMixture(torch.ones(1), mean, variances.clamp(min=0).float()[None], rotation.float()[None])

@@ -1,0 +1,48 @@
+"""Attributes: what becomes of values, of missing ones, and of requests."""
+
+import json
+
+import pytest
+import torch
+
+from hyperdiffusion import Attributes, Categorical, Numeric
+from overfit import BadInput
+
+ATTRIBUTES = Attributes((Numeric("age", 0.5, 0.25, 0.0, 1.0), Categorical("glasses", ("none", "thin"), (0.75, 0.25))))
+
+
+def test_features_are_standardised_and_centred_and_zero_where_values_are_missing():
+    values = torch.tensor([[1.0, 1.0], [0.5, 0.0], [torch.nan, torch.nan]])
+    expected = torch.tensor([[2.0, -0.75, 0.75], [0.0, 0.25, -0.25], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(ATTRIBUTES.features(values), expected)
+
+
+def test_features_lead_back_to_their_values():
+    values = torch.tensor([[0.3, 1.0], [0.9, 0.0]])
+    torch.testing.assert_close(ATTRIBUTES.values(ATTRIBUTES.features(values)), values)
+
+
+def test_attributes_survive_json():
+    assert Attributes.of(json.loads(json.dumps(ATTRIBUTES.to_json()))) == ATTRIBUTES
+
+
+def test_a_request_leaves_the_rest_missing():
+    values = ATTRIBUTES.parse({"glasses": "thin"})
+    assert values[0].isnan() and values[1] == 1
+    # A little outside of what training heads have is no error.
+    assert ATTRIBUTES.parse({"age": "1.02"})[0] == pytest.approx(1.02)
+
+
+@pytest.mark.parametrize(
+    "request_, message",
+    [
+        ({"hair": "long"}, "hair: the model has no attribute of this name; give one of age, glasses"),
+        ({"age": "2"}, "age=2: give a number from 0 to 1"),
+        ({"age": "old"}, "age=old: give a number from 0 to 1"),
+        ({"age": "nan"}, "age=nan: give a number"),
+        ({"glasses": "round"}, "glasses=round: give one of none, thin"),
+    ],
+)
+def test_impossible_requests_are_refused_with_what_is_possible(request_, message):
+    with pytest.raises(BadInput, match=message):
+        ATTRIBUTES.parse(request_)

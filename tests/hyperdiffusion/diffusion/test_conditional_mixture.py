@@ -1,0 +1,71 @@
+"""Heads given their attributes: means, categories and variances of a population that is known."""
+
+import pytest
+import torch
+
+from hyperdiffusion import Attributes, Categorical, Numeric
+from hyperdiffusion.diffusion.conditional_mixture import ConditionalMixture
+from hyperdiffusion.diffusion.mixture import GaussianMixture
+
+HEADS, SIZE = 3000, 6
+# The first coordinate is mostly the number, the second and third are a category, the others are chance.
+ATTRIBUTES = Attributes((Numeric("age", 0.0, 1.0, -3.0, 3.0), Categorical("hair", ("a", "b", "c"), (1 / 3,) * 3)))
+CENTRES = torch.tensor([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]])
+
+
+@pytest.fixture(scope="module")
+def known() -> tuple[torch.Tensor, torch.Tensor]:
+    """Values (heads, 2), and whitened codes (heads, 6)."""
+    generator = torch.Generator().manual_seed(0)
+    age, hair = torch.randn(HEADS, generator=generator), torch.randint(3, (HEADS,), generator=generator)
+    codes = torch.randn(HEADS, SIZE, generator=generator)
+    codes[:, 0] = 0.8 * age + 0.6 * codes[:, 0]
+    codes[:, 1:3] = CENTRES[hair] + 0.5**0.5 * codes[:, 1:3]
+    return torch.stack([age, hair.float()], dim=1), codes
+
+
+@pytest.fixture(scope="module")
+def mixture(known) -> ConditionalMixture:
+    marginal = GaussianMixture.single(torch.ones(SIZE))
+    return ConditionalMixture.fit(ATTRIBUTES, *known, marginal=marginal, variance=torch.ones(SIZE))
+
+
+def test_conditional_means_are_found(mixture):
+    values = torch.tensor([[1.0, 0.0], [-2.0, 1.0], [torch.nan, 2.0]])
+    expected = torch.zeros(3, SIZE)
+    expected[:, 0], expected[:, 1:3] = torch.tensor([0.8, -1.6, 0.0]), CENTRES
+    torch.testing.assert_close(mixture.mean(values), expected, atol=0.06, rtol=0)
+
+
+def test_the_variance_falls_by_what_the_attributes_explain(mixture):
+    known = torch.tensor([[0.0, 0.0]])
+    expected = torch.tensor([[0.36, 0.5, 0.5, 1.0, 1.0, 1.0]])
+    torch.testing.assert_close(mixture.within_variance(known), expected, atol=0.05, rtol=0)
+    torch.testing.assert_close(mixture.within_variance(known * torch.nan), torch.ones(1, SIZE))
+
+
+def test_the_posterior_is_that_of_the_conditional_gaussian(mixture):
+    noised, alpha_bar = torch.randn(1, SIZE, generator=torch.Generator().manual_seed(1)), torch.tensor([[0.4]])
+    mean, variance = torch.tensor([0.8, *CENTRES[1].tolist(), 0, 0, 0]), torch.tensor([0.36, 0.5, 0.5, 1, 1, 1])
+    gain = alpha_bar.sqrt() * variance / (alpha_bar * variance + 1 - alpha_bar)
+    expected = mean + gain * (noised - alpha_bar.sqrt() * mean)
+    found = mixture(noised, alpha_bar, torch.tensor([[1.0, 1.0]]))
+    torch.testing.assert_close(found, expected, atol=0.08, rtol=0)
+
+
+def test_heads_of_which_nothing_is_known_have_the_marginal(mixture):
+    noised, alpha_bar = torch.ones(1, SIZE), torch.tensor([[0.4]])
+    nothing = ATTRIBUTES.missing(1)
+    torch.testing.assert_close(mixture(noised, alpha_bar, nothing), mixture.marginal(noised, alpha_bar))
+
+
+def test_the_spread_scales_both_parts(mixture):
+    wide = mixture.with_spread(2.0)
+    for values in (torch.tensor([[0.0, 0.0]]), ATTRIBUTES.missing(1)):
+        torch.testing.assert_close(wide.within_variance(values), 4 * mixture.within_variance(values))
+
+
+def test_the_mixture_is_restored_from_its_state(mixture):
+    again = ConditionalMixture.restore(ATTRIBUTES, mixture.state_dict())
+    inputs = torch.ones(1, SIZE), torch.tensor([[0.4]]), torch.tensor([[1.0, 2.0]])
+    assert torch.equal(again(*inputs), mixture(*inputs))

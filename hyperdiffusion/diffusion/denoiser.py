@@ -31,11 +31,11 @@ MAX_WAVELENGTH = 10_000
 class TransformerConfig:
     """Size of the transformer. The published one has width 2880, depth 12 and 16 heads: 1.4 billion parameters."""
 
-    width: int = 256
+    width: int = 128
     """Width of the transformer's tokens."""
-    depth: int = 4
+    depth: int = 2
     """Number of transformer layers, each attention and feed-forward."""
-    attention_heads: int = 8
+    attention_heads: int = 4
     """Attention heads of each layer; each is width / attention heads wide."""
     dropout: float = 0.1
     """Dropout in attention and feed-forward layers, against memorising the training heads."""

@@ -41,6 +41,8 @@ VALIDATION_BATCHES = 16
 MAX_VALIDATION_DRAWS = 32
 # A model must reduce the validation loss by this fraction to become the best; less may be chance.
 MIN_IMPROVEMENT = 0.002
+# Training ends after this many validations in a row whose loss exceeds the best by this fraction: it does not come back.
+MAX_RISES, RISE = 5, 0.01
 # Largest part of a training over which the learning rate rises.
 MAX_WARMUP_FRACTION = 0.5
 # Share of the heads in a step of which nothing is known: guidance needs the unconditional model too (Ho and Salimans
@@ -108,10 +110,10 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done, or the validation loss has stopped falling."""
+        """Whether all steps are done, or the validation loss has stopped falling, or rises."""
         state = self.state
         stalled = self.validates and state.step - state.best_step >= self.config.patience
-        return state.step >= self.total_steps or stalled
+        return state.step >= self.total_steps or stalled or state.rises >= MAX_RISES
 
     @property
     def is_validation_due(self) -> bool:
@@ -154,6 +156,7 @@ class Trainer:
         loss = self.validation_loss(self.state.sampled, self.validation_values)
         if loss < (1 - MIN_IMPROVEMENT) * self.state.best_loss:
             self.state.keep_as_best(loss)
+        self.state.rises = self.state.rises + 1 if loss > (1 + RISE) * self.state.best_loss else 0
         return loss
 
     def validation_loss(self, denoise: Denoise, values: torch.Tensor | None = None) -> float:

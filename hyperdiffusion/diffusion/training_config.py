@@ -41,16 +41,17 @@ class TrainingConfig:
     """Upper bound on the number of optimizer steps."""
     epochs: int = 0
     """Passes through the training heads; if given, they replace `steps`."""
-    batch_size: int = 32
+    batch_size: int = 128
     """Heads in one step, each at a random timestep."""
     val_fraction: float = 0.1
     """Fraction of the store held out for validation; the model with the lowest validation loss is kept. Stores of
     fewer than 20 heads have no validation heads and train to the end."""
     max_val: int = 256
     """Upper bound on the number of validation heads."""
-    patience: int = 500
-    """Steps without a lower validation loss after which training ends."""
-    lr: float = 5e-4
+    patience: int = 1500
+    """Steps without a lower validation loss after which training ends. It ends earlier if the loss rises: the model
+    then memorises the training heads."""
+    lr: float = 1e-3
     """AdamW's peak learning rate."""
     lr_schedule: Literal["cosine", "step"] = "cosine"
     """How the learning rate decays: along a cosine to zero, or by 0.9 every 200 epochs, as published (step)."""

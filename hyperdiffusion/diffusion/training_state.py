@@ -17,6 +17,8 @@ from overfit.runtime.tensor_file import open_tensor_file, write_tensor_file
 STATE = "hyperdiffusion training state"
 # Steps over which a moving average forgets its start, however slow its decay.
 EMA_START_STEPS = 10
+# Numbers that are saved with the models.
+COUNTERS = ("step", "best_step", "best_loss", "rises")
 
 
 @dataclass
@@ -35,6 +37,8 @@ class TrainingState:
     """Validation loss of `best` relative to the Gaussian baseline."""
     best_step: int = 0
     """The step that `best` is from."""
+    rises: int = 0
+    """Validations in a row whose loss was well above the best."""
     step: int = 0
     """Optimizer steps done."""
 
@@ -69,7 +73,7 @@ class TrainingState:
         for name, moments in gather_moments(self.denoiser, self.optimizer).items():
             tensors |= {f"optimizer.{name}.{moment}": tensor for moment, tensor in moments.items()}
         if processes.is_main:
-            counters = {"step": self.step, "best_step": self.best_step, "best_loss": self.best_loss}
+            counters = {name: getattr(self, name) for name in COUNTERS}
             write_tensor_file(path, tensors, {STATE: {**run.to_json(), **counters}})
 
     def load(self, path: Path, *, run: TrainingRun) -> None:
@@ -87,7 +91,8 @@ class TrainingState:
             parameter, moment = name.rsplit(".", 1)
             moments.setdefault(parameter, {})[moment] = tensor
         load_moments(self.denoiser, self.optimizer, moments)
-        self.step, self.best_step, self.best_loss = (description[name] for name in ("step", "best_step", "best_loss"))
+        for name in COUNTERS:
+            setattr(self, name, description[name])
 
     def _models(self) -> dict[str, torch.nn.Module]:
         models = {"denoiser": self.denoiser, "ema": self.ema, "best": self.best}

@@ -21,7 +21,8 @@ import torch
 import trimesh
 import tyro
 from columns import POPULATION
-from factor_classifier import FACTORS, FactorClassifier, read_levels, render_views
+from head_classifier import FACTORS, HeadClassifier, KnownAttributes, render_views
+from jaxtyping import Int
 from results_io import BenchmarkOptions, metric_values, publish, run_benchmark
 
 from hyperdiffusion import (
@@ -133,18 +134,15 @@ class Population:
         return ReferenceHeads.of(self.test, training, config=self.config.evaluation, context=self.context)
 
     @cached_property
-    def classifier(self) -> FactorClassifier:
+    def classifier(self) -> HeadClassifier:
         """The classifier of factors, trained on the training heads."""
-        scans = find_scans(self.config.scans)
-        path = self.config.out / "classifier.pt"
-        if path.exists():
-            model = FactorClassifier()
-            model.load_state_dict(torch.load(path))
-            return model.eval()
-        views = render_views([read_prepared(scan).mesh for scan in scans], self.context, "training heads")
-        model = FactorClassifier.train_on(views, read_levels(self.config.scans, [scan.name for scan in scans]))
-        torch.save(model.state_dict(), path)
-        return model
+        return trained_classifier(self.config.scans, self.config.out / "classifier.pt", self.context)
+
+    @cached_property
+    def test_levels(self) -> Int[torch.Tensor, "heads factors"]:
+        """The true levels of the test heads' factors."""
+        names = [scan.name for scan in find_scans(self.config.test)[: self.config.count]]
+        return KnownAttributes.read(self.config.test, names).chosen
 
 
 def main(config: BenchmarkConfig) -> None:
@@ -164,6 +162,19 @@ def main(config: BenchmarkConfig) -> None:
         rows.append(row)
     write_contact_sheet(pictured, config.out / "population.png", size=VIEW_SIZE, yaws=YAWS)
     publish("population", POPULATION, rows, config)
+
+
+def trained_classifier(folder: Path, path: Path, context: RunContext) -> HeadClassifier:
+    """Return a classifier trained on the heads of a folder; one on disk is read."""
+    if path.exists():
+        model = HeadClassifier()
+        model.load_state_dict(torch.load(path))
+        return model.eval()
+    scans = find_scans(folder)
+    views = render_views([read_prepared(scan).mesh for scan in scans], context, "training heads")
+    model = HeadClassifier.train_on(views, KnownAttributes.read(folder, [scan.name for scan in scans]))
+    torch.save(model.state_dict(), path)
+    return model
 
 
 def _kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -214,36 +225,32 @@ def _sample_row(population: Population, meshes: Sequence[trimesh.Trimesh | None]
 
 def _test_row(population: Population) -> dict[str, Any]:
     """The test heads themselves, and how often the classifier names their levels correctly."""
-    levels = read_levels(population.config.test, [scan.name for scan in find_scans(population.config.test)])
-    probabilities = _probabilities(population, population.test)
-    correct = torch.stack([one.argmax(1) for one in probabilities], 1) == levels[: len(population.test)]
+    correct = _classified(population, population.test).chosen == population.test_levels
     metrics = _metrics(metric_values(population.reference.metrics(context=population.context)))
     return {"set": "test heads", "accuracy": float(correct.double().mean()), **metrics} | _factor_row(
         population, population.test
     )
 
 
-def _probabilities(population: Population, meshes: Sequence[trimesh.Trimesh | None]) -> list[torch.Tensor]:
+def _classified(population: Population, meshes: Sequence[trimesh.Trimesh | None]) -> KnownAttributes:
     return population.classifier(render_views(meshes, population.context, "normal maps"))
 
 
 def _factor_row(population: Population, meshes: Sequence[trimesh.Trimesh | None]) -> dict[str, Any]:
     """Half factors, and combinations of factors."""
-    config = population.config
-    probabilities = _probabilities(population, meshes)
-    there = torch.stack([1 - one[:, 0] for one in probabilities], 1)
+    found = _classified(population, meshes)
+    there = torch.stack([1 - one[:, 0] for one in found.levels], 1)
     half = (there > HALF[0]) & (there < HALF[1])
-    levels = torch.stack([one.argmax(1) for one in probabilities], 1)
-    test = read_levels(config.test, [scan.name for scan in find_scans(config.test)])[: config.count]
-    wanted, found = set(map(tuple, test.tolist())), set(map(tuple, levels[: config.count].tolist()))
-    names = [{value[level] for value, level in zip(FACTORS.values(), row)} for row in levels.tolist()]
+    shown = set(map(tuple, found.chosen[: population.config.count].tolist()))
+    wanted = set(map(tuple, population.test_levels.tolist()))
+    names = [{levels[level] for levels, level in zip(FACTORS.values(), row)} for row in found.chosen.tolist()]
     return {
         "half": float(half.any(1).double().mean()),
         "half_glasses": float(half[:, list(FACTORS).index("glasses")].double().mean()),
-        "combination_coverage": len(wanted & found) / len(wanted),
+        "combination_coverage": len(wanted & shown) / len(wanted),
         "withheld": ", ".join(
             f"{combination}: {sum(set(combination.split('+')) <= one for one in names)}"
-            for combination in config.withheld
+            for combination in population.config.withheld
         ),
     }
 

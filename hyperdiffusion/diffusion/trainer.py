@@ -41,7 +41,7 @@ VALIDATION_BATCHES = 16
 MAX_VALIDATION_DRAWS = 32
 # A model must reduce the validation loss by this fraction to become the best; less may be chance.
 MIN_IMPROVEMENT = 0.002
-# Training ends after this many validations in a row whose loss exceeds the best by this fraction: it does not come back.
+# Training ends after this many validations in a row whose loss exceeds the best by this fraction.
 MAX_RISES, RISE = 5, 0.01
 # Largest part of a training over which the learning rate rises.
 MAX_WARMUP_FRACTION = 0.5

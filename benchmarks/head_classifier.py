@@ -1,0 +1,126 @@
+"""A classifier of heads: meshes and heads.csv in; the probability of each level of each factor, and numbers, out.
+
+It sees what a person would: normal maps from the front and both sides. It is a small convolutional network. How well it
+does on test heads says how far its verdicts on generated heads can be trusted.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Float, Int
+from torch import nn
+
+from hyperdiffusion.evaluation.normal_map_features import normal_map_views
+from overfit import RunContext, run_tasks_in_order
+
+# Factors with their levels; the first one is the absence of a factor.
+FACTORS = {
+    "hair": ("bald", "cropped", "short", "bob", "bun", "curly"),
+    "beard": ("none", "stubble", "moustache", "full"),
+    "glasses": ("none", "thin", "thick"),
+    "headwear": ("none", "cap", "headband"),
+}
+# Attributes that are numbers.
+NUMBERS = ("age", "weight", "gender", "smile", "open_mouth", "frown", "closed_eyes", "puffed_cheeks")
+# Pixels along a side of a normal map.
+IMAGE_SIZE = 96
+# Passes through the heads, heads in one step and the peak learning rate.
+EPOCHS, BATCH_SIZE, LR = 40, 32, 2e-3
+# Largest random shift in pixels, so that the network does not learn where single heads lie.
+SHIFT = 3
+CHANNELS = (32, 64, 96, 128)
+SIZES = [*map(len, FACTORS.values()), len(NUMBERS)]
+
+Views = Float[torch.Tensor, "heads 9 size size"]
+
+
+@dataclass(frozen=True)
+class KnownAttributes:
+    """What is known of heads, or found."""
+
+    levels: list[Float[torch.Tensor, "heads levels"]]
+    """Probability of each level of each factor."""
+    numbers: Float[torch.Tensor, "heads numbers"]
+    """The attributes that are numbers."""
+
+    @property
+    def chosen(self) -> Int[torch.Tensor, "heads factors"]:
+        """The most probable level of each factor."""
+        return torch.stack([one.argmax(1) for one in self.levels], dim=1)
+
+    @classmethod
+    def read(cls, folder: Path, names: Sequence[str]) -> "KnownAttributes":
+        """Return the attributes of the heads with these file names, from a folder's heads.csv."""
+        with open(folder / "heads.csv", newline="") as file:
+            rows = {row["file"]: row for row in csv.DictReader(file)}
+        numbers = torch.tensor([[float(rows[name][column]) for column in NUMBERS] for name in names])
+        levels = [
+            nn.functional.one_hot(torch.tensor([known.index(rows[name][factor]) for name in names]), len(known)).float()
+            for factor, known in FACTORS.items()
+        ]
+        return cls(levels, numbers)
+
+
+class HeadClassifier(nn.Module):
+    """A convolutional network with one group of outputs a factor, and one output a number."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self) -> None:
+        """Make an untrained network."""
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in zip((9, *CHANNELS), CHANNELS):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.SiLU(), nn.MaxPool2d(2)]
+        cells = (IMAGE_SIZE // 2 ** len(CHANNELS)) ** 2
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(CHANNELS[-1] * cells, sum(SIZES)))
+        self.register_buffer("mean", torch.zeros(len(NUMBERS)))
+        self.register_buffer("std", torch.ones(len(NUMBERS)))
+
+    @classmethod
+    def train_on(cls, views: Views, known: KnownAttributes, *, seed: int = 0) -> "HeadClassifier":
+        """Return a network trained on heads whose attributes are known."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = cls()
+            model.mean, model.std = known.numbers.mean(0), known.numbers.std(0)
+            total = EPOCHS * -(-len(views) // BATCH_SIZE)
+            optimizer = torch.optim.AdamW(model.parameters(), LR, weight_decay=0.05)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=total)
+            for _ in range(EPOCHS):
+                for chosen in torch.randperm(len(views)).split(BATCH_SIZE):
+                    shift = torch.randint(-SHIFT, SHIFT + 1, (2,)).tolist()
+                    optimizer.zero_grad()
+                    model._loss(views[chosen].roll(shift, (2, 3)), known, chosen).backward()
+                    optimizer.step()
+                    schedule.step()
+        return model.eval()
+
+    @torch.no_grad()
+    def forward(self, views: Views) -> KnownAttributes:
+        """Return what the network finds."""
+        *logits, numbers = torch.cat([self.layers(part) for part in views.split(BATCH_SIZE)]).split(SIZES, 1)
+        return KnownAttributes([one.softmax(1) for one in logits], numbers * self.std + self.mean)
+
+    def _loss(self, views: Views, known: KnownAttributes, chosen: torch.Tensor) -> torch.Tensor:
+        *logits, numbers = self.layers(views).split(SIZES, 1)
+        losses = [nn.functional.cross_entropy(one, truth[chosen]) for one, truth in zip(logits, known.levels)]
+        return sum(losses, (numbers - (known.numbers[chosen] - self.mean) / self.std).square().mean())
+
+
+def render_views(meshes: Sequence[trimesh.Trimesh | None], context: RunContext, description: str) -> Views:
+    """Return the normal maps of heads from three sides; a head without a surface has empty ones."""
+    with context.progress(len(meshes), description, "head", leave=False) as bar:
+        views = run_tasks_in_order(_views, [(mesh,) for mesh in meshes], context, min_tasks_per_worker=8, bar=bar)
+    return torch.from_numpy(np.stack(views))
+
+
+def _views(mesh: trimesh.Trimesh | None) -> Float[np.ndarray, "9 size size"]:
+    views = normal_map_views(mesh, size=IMAGE_SIZE)
+    return views.transpose(0, 3, 1, 2).reshape(9, IMAGE_SIZE, IMAGE_SIZE).astype(np.float32)

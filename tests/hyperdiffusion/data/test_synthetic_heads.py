@@ -7,8 +7,9 @@ import pytest
 import trimesh
 from support import ONE_THREAD
 
-from hyperdiffusion.data import synthetic_heads
-from hyperdiffusion.data.synthetic_heads import HeadModel, write_heads
+from hyperdiffusion.data import head_folder
+from hyperdiffusion.data.head_folder import write_heads
+from hyperdiffusion.data.synthetic_heads import HeadModel
 from overfit.runtime.errors import BadInput
 
 
@@ -71,7 +72,7 @@ def test_body_vertices_correspond_and_contain_the_head(model, meshes):
 
 def test_head_k_of_a_seed_does_not_depend_on_the_count_and_is_described(model, tmp_path, monkeypatch):
     # Loading takes seconds.
-    monkeypatch.setattr(synthetic_heads, "HeadModel", lambda: model)
+    monkeypatch.setattr(head_folder, "HeadModel", lambda: model)
     write_heads(tmp_path / "one", 1, seed=5, machine=ONE_THREAD)
     paths = write_heads(tmp_path / "two", 2, seed=5, machine=ONE_THREAD)
     assert paths[0].read_bytes() == (tmp_path / "one" / paths[0].name).read_bytes()
@@ -83,7 +84,7 @@ def test_head_k_of_a_seed_does_not_depend_on_the_count_and_is_described(model, t
 
 
 def test_existing_heads_are_kept(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic_heads, "HeadModel", lambda: model)
+    monkeypatch.setattr(head_folder, "HeadModel", lambda: model)
     (path,) = write_heads(tmp_path, 1, machine=ONE_THREAD)
     path.write_text("kept")
     paths = write_heads(tmp_path, 2, machine=ONE_THREAD)
@@ -91,7 +92,7 @@ def test_existing_heads_are_kept(model, tmp_path, monkeypatch):
 
 
 def test_nothing_is_loaded_if_all_heads_exist(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic_heads, "HeadModel", lambda: pytest.fail("loaded"))
+    monkeypatch.setattr(head_folder, "HeadModel", lambda: pytest.fail("loaded"))
     for name in ("head_000_00000.ply", "heads.csv"):
         (tmp_path / name).touch()
     assert write_heads(tmp_path, 1) == [tmp_path / "head_000_00000.ply"]

@@ -1,0 +1,51 @@
+"""Beards: the template's coordinates and a level in; the height of a beard over each vertex of the face out."""
+
+import numpy as np
+from jaxtyping import Float
+
+from hyperdiffusion.data.scalp import Line, Scalp, smoothstep
+
+# Upper and lower edges of a full beard: below the mouth's corners, cheeks and sideburns; under the chin and the jaw.
+UPPER_EDGE: Line = ((0, -58), (18, -60), (27, -62), (40, -52), (55, -40), (64, -22), (70, -4), (82, -4))
+LOWER_EDGE: Line = ((0, -125), (30, -121), (48, -108), (60, -90), (70, -62), (76, -34), (79, -6), (82, 10))
+# Distance in mm from its edges at which a beard is nearly as thick as it gets.
+TAPER_MM = 7.0
+# Half axes in mm of the ellipse of the lips, which stay free, and the height of its centre.
+LIPS_MM, LIPS_HEIGHT_MM = (27.0, 11.5), -73.0
+# Height of the nose's base, above which no moustache grows, and the moustache's half width, in mm.
+NOSE_BASE_MM, MOUSTACHE_WIDTH_MM = -54.0, 31.0
+
+
+def beard_thickness(level: str, scalp: Scalp, rng: np.random.Generator, *, lumpy: bool) -> Float[np.ndarray, " n"]:
+    """Return how far in mm a beard stands out from each vertex of the face."""
+    if level == "none":
+        return np.zeros(len(scalp.height))
+    fur = scalp.lumps(rng) * 0.15 + 0.05 * scalp.curls(rng) if lumpy else 0.22 * scalp.fur(rng).clip(-2, 2)
+    moustache, beard = _moustache(scalp), _cheeks_and_chin(scalp)
+    if level == "stubble":
+        return (np.maximum(moustache, beard) * rng.uniform(0.9, 1.4) * (1 + 2 * fur)).clip(0)
+    if level == "moustache":
+        return (moustache * rng.uniform(4.5, 7) * (1 + fur)).clip(0)
+    chin = smoothstep((50 - scalp.azimuth) / 50) * smoothstep((-70 - scalp.height) / 35)
+    full = rng.uniform(4, 7) + chin * rng.uniform(5, 14)
+    return (np.maximum(moustache * rng.uniform(4, 6), beard * full) * (1 + fur)).clip(0)
+
+
+def _lips(scalp: Scalp) -> np.ndarray:
+    """Return 0 on the lips and 1 away from them."""
+    x, y, _ = scalp.coordinates.T
+    radius = np.hypot(x / LIPS_MM[0], (y - LIPS_HEIGHT_MM) / LIPS_MM[1])
+    return smoothstep((radius - 0.95) / 0.3)
+
+
+def _moustache(scalp: Scalp) -> np.ndarray:
+    x, y, z = scalp.coordinates.T
+    upper = smoothstep((NOSE_BASE_MM - 0.2 * np.abs(x) - y) / 4 + 0.5)
+    sides = smoothstep((MOUSTACHE_WIDTH_MM - np.abs(x)) / 6)
+    lower = smoothstep((y + 82) / 6)
+    return upper * sides * lower * _lips(scalp) * (z > 30)
+
+
+def _cheeks_and_chin(scalp: Scalp) -> np.ndarray:
+    inside = np.minimum(-scalp.distance_above(UPPER_EDGE), scalp.distance_above(LOWER_EDGE))
+    return (1 - np.exp(-inside.clip(0) / TAPER_MM)) * _lips(scalp)

@@ -1,0 +1,133 @@
+"""Hair: the surface of a head and a hair style in; how far each of its vertices moves out.
+
+Hair is a relief: what a scanner sees of it is its outer surface. Heights and azimuths are those of the mean head, to
+which the vertices correspond.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from hyperdiffusion.data.head_surface import Surface
+from hyperdiffusion.data.scalp import AXIS_DEPTH_MM, Line, Scalp, smoothstep
+
+# Hairlines as (azimuth in degrees, height in mm): forehead, temple, sideburn, round the ear, and nape.
+HAIRLINE: Line = (
+    (0, 58), (22, 61), (40, 52), (55, 40), (66, 16), (70, -12), (75, -14), (80, 14), (114, 14), (122, -30), (136, -66),
+    (180, -76),
+)  # fmt: skip
+# The same of hair that covers the ears.
+COVERING_LINE: Line = ((0, 58), (22, 61), (40, 52), (55, 38), (64, 0), (70, -50), (110, -58), (136, -70), (180, -76))
+# Front edges of a bob, without and with a fringe, down to where it hangs beside the face.
+BOB_LINE: Line = ((0, 58), (25, 57), (42, 48), (54, 34), (60, 8), (62, -40), (64, -140), (180, -140))
+FRINGE_LINE: Line = ((0, 30), (36, 26), (50, 20), (59, 4), (62, -40), (64, -140), (180, -140))
+# Distance in mm from the hairline at which hair is nearly as thick as it gets.
+ROOTS_MM = {"cropped": 4.0, "short": 12.0, "curly": 9.0, "bun": 8.0}
+# Height in mm at which a bob ends, and its standard deviation.
+HEM_MM, HEM_STD_MM = -92.0, 9.0
+# Hair of a bob follows the skull above the first height in mm and falls below the second.
+LEAVES_SKULL_MM = (45.0, 15.0)
+# How much narrower than the skull a bob is at its hem.
+TAPER = 0.12
+# Sectors in which the skull's width is measured.
+SECTORS = 72
+
+
+def hair_displacement(
+    level: str, surface: Surface, scalp: Scalp, rng: np.random.Generator, *, covering: bool = False, lumpy: bool = False
+) -> Float[np.ndarray, "n 3"]:
+    """Return how far in mm hair moves each vertex of the head.
+
+    Args:
+        level: A level of the factor hair.
+        surface: The person's head.
+        scalp: The template's coordinates.
+        rng: Source of lengths and of relief.
+        covering: Whether curly hair covers the ears.
+        lumpy: Whether the hair is made of lumps instead of strands and locks.
+    """
+    shift = float(rng.normal(scale=4.0))
+    texture = _texture(level, scalp, rng, lumpy=lumpy)
+    if level == "bald":
+        return np.zeros_like(surface.normals)
+    if level == "bob":
+        return _bob(surface, scalp, rng, texture)
+    inside = (scalp.distance_above(COVERING_LINE if covering else HAIRLINE) - shift).clip(0)
+    thickness = (1 - np.exp(-inside / ROOTS_MM[level])) * (STYLES[level](scalp, rng) + texture)
+    return thickness.clip(0)[:, None] * surface.normals
+
+
+def _texture(level: str, scalp: Scalp, rng: np.random.Generator, *, lumpy: bool) -> np.ndarray:
+    """Return the relief of hair in mm."""
+    if lumpy:
+        size = {"cropped": 0.8}.get(level, 3.0)
+        return size * scalp.lumps(rng).clip(-2, 2) + 0.15 * size * scalp.curls(rng)
+    if level == "curly":
+        # Tops of curls are round, and the valleys between them sharp.
+        return 3.0 - 4.5 * np.abs(scalp.curls(rng)).clip(0, 1.6)
+    if level == "cropped":
+        return 0.5 * scalp.fur(rng)
+    return 0.8 * scalp.strands(rng).clip(-2, 2) + 1.1 * scalp.locks(rng).clip(-2, 2)
+
+
+def _cropped(scalp: Scalp, rng: np.random.Generator) -> np.ndarray:
+    return np.full(len(scalp.height), rng.uniform(2.0, 3.5))
+
+
+def _short(scalp: Scalp, rng: np.random.Generator) -> np.ndarray:
+    """Short hair is longer on top, and parted on one side."""
+    top = smoothstep((scalp.height - 20) / 60)
+    thickness = rng.uniform(4, 6) + top * rng.uniform(8, 15)
+    side = rng.choice([-1, 1])
+    x, _, z = scalp.coordinates.T
+    # The parting runs from the hairline to the crown.
+    distance = np.abs(side * x - 30)
+    parting = np.exp(-((distance / 4.0) ** 2)) * smoothstep((z + 75) / 30) * smoothstep((scalp.height - 40) / 25)
+    swept = 1 + 0.25 * np.tanh((30 - side * x) / 20) * smoothstep((z + 60) / 60)
+    return thickness * swept * (1 - 0.75 * parting)
+
+
+def _curly(scalp: Scalp, rng: np.random.Generator) -> np.ndarray:
+    top = smoothstep((scalp.height + 30) / 110)
+    return rng.uniform(9, 14) + top * rng.uniform(8, 20)
+
+
+def _bun(scalp: Scalp, rng: np.random.Generator) -> np.ndarray:
+    """Hair that is drawn back tightly; the bun itself is a solid."""
+    return np.full(len(scalp.height), rng.uniform(4, 6))
+
+
+STYLES = {"cropped": _cropped, "short": _short, "curly": _curly, "bun": _bun}
+
+
+def _bob(surface: Surface, scalp: Scalp, rng: np.random.Generator, texture: np.ndarray) -> np.ndarray:
+    """Hair that covers the skull and hangs from its widest place to the jaw."""
+    line = FRINGE_LINE if rng.uniform() < 0.5 else BOB_LINE
+    hem = rng.normal(HEM_MM, HEM_STD_MM) + 1.0 * scalp.locks(rng)
+    mask = scalp.above(line, width=8.0) * smoothstep((scalp.height - hem) / 6.0 + 0.5)
+    thickness = rng.uniform(9, 14) + texture
+    x = scalp.coordinates[:, 0]
+    parted = rng.uniform(-25, 25)
+    crown = smoothstep((scalp.height - 60) / 30) * smoothstep((scalp.coordinates[:, 2] + 80) / 30)
+    if line is BOB_LINE:
+        thickness *= 1 - 0.7 * np.exp(-(((x - parted) / 4.0) ** 2)) * crown
+    on_skull = thickness[:, None] * surface.normals
+    falling = smoothstep((LEAVES_SKULL_MM[0] - scalp.height) / (LEAVES_SKULL_MM[0] - LEAVES_SKULL_MM[1]))
+    hanging = _curtain(surface, scalp, thickness)
+    return mask[:, None] * ((1 - falling)[:, None] * on_skull + falling[:, None] * hanging)
+
+
+def _curtain(surface: Surface, scalp: Scalp, thickness: np.ndarray) -> np.ndarray:
+    """Return the horizontal way of each vertex to a wall that hangs from the skull's widest place in its direction."""
+    axis = np.array([0.0, 0.0, AXIS_DEPTH_MM])
+    outwards = (surface.vertices - axis) * [1, 0, 1]
+    radius = np.linalg.norm(outwards, axis=1).clip(1.0)
+    widest = (scalp.height > 0) & (scalp.height < 40)
+    sector = ((scalp.signed_azimuth + 180) / 360 * SECTORS).astype(int) % SECTORS
+    width = np.zeros(SECTORS)
+    np.maximum.at(width, sector[widest], radius[widest])
+    width = (np.roll(width, 1) + width + np.roll(width, -1)) / 3
+    centres = (np.arange(SECTORS) + 0.5) / SECTORS * 360 - 180
+    goal = np.interp(scalp.signed_azimuth, centres, width, period=360)
+    narrowing = 1 - TAPER * smoothstep((20 - scalp.height) / 120)
+    length = (goal * narrowing + thickness - radius).clip(2.0)
+    return length[:, None] * outwards / radius[:, None]

@@ -1,0 +1,82 @@
+"""Headwear: the template's coordinates in; how far caps and headbands stand out from the skull, and visors, out."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from hyperdiffusion.data.head_surface import Surface
+from hyperdiffusion.data.scalp import AXIS_DEPTH_MM, Line, Scalp, smoothstep
+from hyperdiffusion.data.solids import plate
+
+# Lower edge of a cap as (azimuth in degrees, height in mm): over the eyebrows, above the ears, low at the back.
+CAP_EDGE: Line = ((0, 40), (50, 30), (85, 22), (130, 8), (180, 2))
+# Lower and upper edges of a headband, and of one that covers the ears.
+BAND_LOWER: Line = ((0, 44), (60, 28), (90, 18), (130, 0), (180, -12))
+WIDE_BAND_LOWER: Line = ((0, 40), (50, 24), (62, -20), (75, -56), (105, -58), (130, -40), (180, -40))
+# Upper edge of a headband.
+BAND_UPPER: Line = ((0, 74), (60, 58), (90, 48), (130, 30), (180, 20))
+# How far in mm a cap and a headband stand out, hair below them included.
+CAP_MM, BAND_MM = 8.0, 6.5
+# Edges of cloth are this wide in mm.
+EDGE_MM = 4.0
+# Length of a visor in mm, half of its angle in degrees, and its thickness in mm.
+VISOR_MM, VISOR_DEGREES, VISOR_THICKNESS_MM = 62.0, 62.0, 4.5
+# Seams of a cap's panels are this deep in mm.
+SEAM_MM = 1.0
+
+
+def with_headwear(
+    hair: Float[np.ndarray, "n 3"],
+    level: str,
+    surface: Surface,
+    scalp: Scalp,
+    rng: np.random.Generator,
+    *,
+    covering: bool,
+) -> Float[np.ndarray, "n 3"]:
+    """Return how far in mm hair and headwear move each vertex, given how far hair does: headwear presses hair flat."""
+    if level == "none":
+        return hair
+    shift = float(rng.normal(scale=3.0))
+    if level == "cap":
+        worn = scalp.above(CAP_EDGE, width=EDGE_MM, shift=shift)
+        seams = np.exp(-((np.abs((scalp.signed_azimuth + 30) % 60 - 30) / 2.5) ** 2)) * smoothstep(
+            (100 - scalp.height) / 40
+        )
+        dome = 6.0 * smoothstep((scalp.height - 60) / 60)
+        thickness = CAP_MM + dome - SEAM_MM * seams
+    else:
+        line = WIDE_BAND_LOWER if covering else BAND_LOWER
+        lower = scalp.above(line, width=EDGE_MM, shift=shift)
+        upper = scalp.above(BAND_UPPER, width=EDGE_MM, shift=shift)
+        worn = lower * (1 - upper)
+        thickness = np.full(len(worn), BAND_MM)
+    return (1 - worn)[:, None] * hair + (worn * thickness)[:, None] * surface.normals
+
+
+def visor(surface: Surface, scalp: Scalp, moved: Float[np.ndarray, "n 3"]) -> Any:
+    """Return the solid visor of a cap on a head whose vertices have moved by hair and cap."""
+    edge = np.interp(scalp.azimuth, *np.array(CAP_EDGE).T)
+    rim = (np.abs(scalp.height - edge - 6) < 4) & (scalp.azimuth < VISOR_DEGREES + 8)
+    axis = np.array([0.0, 0.0, AXIS_DEPTH_MM])
+    spokes = (moved[rim] - axis) * [1, 0, 1]
+    angles = np.linspace(-VISOR_DEGREES, VISOR_DEGREES, 31)
+    order = np.argsort(scalp.signed_azimuth[rim])
+    azimuth = scalp.signed_azimuth[rim][order]
+    radius = np.interp(angles, azimuth, np.linalg.norm(spokes, axis=1)[order])
+    height = np.interp(angles, azimuth, moved[rim][order, 1])
+    radius, height = _smooth(radius), _smooth(height)
+    share = np.linspace(0, 1, 7)[:, None]
+    reach = VISOR_MM * np.cos(np.radians(angles * 90 / VISOR_DEGREES)).clip(0) ** 0.7
+    distance = radius - 14 + share * (reach + 14)
+    sine, cosine = np.sin(np.radians(angles)), np.cos(np.radians(angles))
+    # A visor droops to its sides and slopes down forwards.
+    y = height - 2 - 14 * (sine**2) * share - 0.12 * (distance - radius)
+    top = np.stack([distance * sine, y + 0 * distance, distance * cosine + AXIS_DEPTH_MM], axis=2)
+    return plate(top, top - [0, VISOR_THICKNESS_MM, 0])
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    padded = np.pad(values, 2, mode="edge")
+    return np.convolve(padded, np.ones(5) / 5, mode="valid")

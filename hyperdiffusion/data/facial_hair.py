@@ -6,10 +6,10 @@ from jaxtyping import Float
 from hyperdiffusion.data.scalp import Line, Scalp, smoothstep
 
 # Upper and lower edges of a full beard: below the mouth's corners, cheeks and sideburns; under the chin and the jaw.
-UPPER_EDGE: Line = ((0, -58), (18, -60), (27, -62), (40, -52), (55, -40), (64, -22), (70, -4), (82, -4))
-LOWER_EDGE: Line = ((0, -125), (30, -121), (48, -108), (60, -90), (70, -62), (76, -34), (79, -6), (82, 10))
+UPPER_EDGE: Line = ((0, -58), (18, -60), (27, -62), (40, -53), (55, -44), (64, -32), (70, -24), (82, -16))
+LOWER_EDGE: Line = ((0, -125), (30, -121), (48, -108), (60, -90), (67, -66), (72, -42), (75, -20), (82, 4))
 # Distance in mm from its edges at which a beard is nearly as thick as it gets.
-TAPER_MM = 7.0
+TAPER_MM = 9.0
 # Half axes in mm of the ellipse of the lips, which stay free, and the height of its centre.
 LIPS_MM, LIPS_HEIGHT_MM = (27.0, 11.5), -73.0
 # Height of the nose's base, above which no moustache grows, and the moustache's half width, in mm.

@@ -18,7 +18,7 @@ HALF_WIDTH_MM, HALF_HEIGHT_MM = (22.0, 26.0), (16.0, 22.0)
 # Exponent of the superellipse of a lens, least and most: from round to nearly rectangular.
 EXPONENT = (2.0, 4.0)
 # Points on a rim.
-RIM_POINTS = 56
+RIM_POINTS = 44
 # Distance in mm between the bridge of the nose, or the eyes, and the rims.
 CLEARANCE_MM = 3.0
 # Lower edges of lenses are tilted towards the cheeks by this much in mm per mm.
@@ -29,9 +29,11 @@ WRAP_MM = 6.0
 LENS_SHARE = 0.3
 # Places on the mean head by which glasses are held: the bridge of the nose, and the way of a temple over the left ear.
 BRIDGE = (0.0, -3.0, 66.0)
-TEMPLE_WAY = ((72.0, 4.0, 15.0), (76.0, 7.0, -12.0), (77.0, 9.0, -38.0), (76.0, -4.0, -66.0), (72.0, -20.0, -74.0))
+TEMPLE_WAY = ((72.0, 5.0, 20.0), (74.0, 8.0, -2.0))
 # Distance in mm of the temples from the skin at these places.
-TEMPLE_GAP_MM = (4.0, 2.5, 2.0, 1.5, 0.5)
+TEMPLE_GAP_MM = (3.5, 2.5)
+# How a temple goes on from there, in mm on the mean head: between ear and skull, and down behind the ear.
+TEMPLE_END = ((3.0, 2.0, -22.0), (4.0, 1.0, -42.0), (4.0, -10.0, -60.0), (2.0, -24.0, -68.0))
 
 
 class GlassesFitter:
@@ -68,9 +70,15 @@ class GlassesFitter:
             hinge = np.array([[centre[0] + side * half[0] * 0.97, centre[1] + half[1] * 0.45]])
             outer = np.column_stack([hinge, plane(hinge)])
             way = surface.vertices[temple] + surface.normals[temple] * np.array(TEMPLE_GAP_MM)[:, None]
+            end = way[-1] + scale * np.array(TEMPLE_END) * [side, 1, 1]
             corner = np.array([[max(abs(outer[0, 0]) + 4, abs(way[0, 0]) - 2) * side, outer[0, 1], outer[0, 2] - 6]])
             parts.append(
-                tube(_smooth_path(np.concatenate([outer, corner, way])), width=width * 1.1, depth=depth, up=(1, 0, 0))
+                tube(
+                    _smooth_path(np.concatenate([outer, corner, way, end])),
+                    width=width * 1.1,
+                    depth=depth,
+                    up=(1, 0, 0),
+                )
             )
             inner.append(np.array([centre[0] - side * half[0] * 0.93, centre[1] + half[1] * 0.35]))
         parts.append(self._bridge(np.array(inner), plane, width, depth))

@@ -12,7 +12,7 @@ from hyperdiffusion.data.scalp import AXIS_DEPTH_MM, Line, Scalp, smoothstep
 
 # Hairlines as (azimuth in degrees, height in mm): forehead, temple, sideburn, round the ear, and nape.
 HAIRLINE: Line = (
-    (0, 58), (22, 61), (40, 52), (55, 40), (66, 16), (70, -12), (75, -14), (80, 14), (114, 14), (122, -30), (136, -66),
+    (0, 58), (22, 61), (40, 52), (55, 40), (66, 16), (70, -12), (75, -14), (79, 11), (114, 11), (122, -30), (136, -66),
     (180, -76),
 )  # fmt: skip
 # The same of hair that covers the ears.
@@ -20,12 +20,18 @@ COVERING_LINE: Line = ((0, 58), (22, 61), (40, 52), (55, 38), (64, 0), (70, -50)
 # Front edges of a bob, without and with a fringe, down to where it hangs beside the face.
 BOB_LINE: Line = ((0, 58), (25, 57), (42, 48), (54, 34), (60, 8), (62, -40), (64, -140), (180, -140))
 FRINGE_LINE: Line = ((0, 30), (36, 26), (50, 20), (59, 4), (62, -40), (64, -140), (180, -140))
-# Distance in mm from the hairline at which hair is nearly as thick as it gets.
+# Distance in mm from the hairline, on the forehead, at which hair is nearly as thick as it gets.
 ROOTS_MM = {"cropped": 4.0, "short": 12.0, "curly": 9.0, "bun": 8.0}
+# The same on the sides and the nape, where hair is cut, and the azimuths in degrees between which it changes.
+CUT_MM, CUT_DEGREES = 5.0, (45.0, 75.0)
+# Standard deviation in mm of the lumps that a scanner makes of hair.
+LUMPS_MM = {"bald": 0.0, "cropped": 0.8, "short": 2.5, "bob": 3.0, "bun": 1.2, "curly": 3.5}
 # Height in mm at which a bob ends, and its standard deviation.
 HEM_MM, HEM_STD_MM = -92.0, 9.0
 # Hair of a bob follows the skull above the first height in mm and falls below the second.
 LEAVES_SKULL_MM = (45.0, 15.0)
+# Share of bobs with a fringe.
+FRINGE_SHARE = 0.5
 # How much narrower than the skull a bob is at its hem.
 TAPER = 0.12
 # Sectors in which the skull's width is measured.
@@ -33,7 +39,14 @@ SECTORS = 72
 
 
 def hair_displacement(
-    level: str, surface: Surface, scalp: Scalp, rng: np.random.Generator, *, covering: bool = False, lumpy: bool = False
+    level: str,
+    surface: Surface,
+    scalp: Scalp,
+    rng: np.random.Generator,
+    *,
+    covering: bool = False,
+    lumpy: bool = False,
+    fringe: bool = True,
 ) -> Float[np.ndarray, "n 3"]:
     """Return how far in mm hair moves each vertex of the head.
 
@@ -44,26 +57,29 @@ def hair_displacement(
         rng: Source of lengths and of relief.
         covering: Whether curly hair covers the ears.
         lumpy: Whether the hair is made of lumps instead of strands and locks.
+        fringe: Whether there may be a fringe, for which headwear leaves no room.
     """
     shift = float(rng.normal(scale=4.0))
     texture = _texture(level, scalp, rng, lumpy=lumpy)
     if level == "bald":
         return np.zeros_like(surface.normals)
     if level == "bob":
-        return _bob(surface, scalp, rng, texture)
+        return _bob(surface, scalp, rng, texture, fringe=fringe)
     inside = (scalp.distance_above(COVERING_LINE if covering else HAIRLINE) - shift).clip(0)
-    thickness = (1 - np.exp(-inside / ROOTS_MM[level])) * (STYLES[level](scalp, rng) + texture)
+    thickness = (1 - np.exp(-inside / np.interp(scalp.azimuth, CUT_DEGREES, (ROOTS_MM[level], CUT_MM)))) * (
+        STYLES[level](scalp, rng) + texture
+    )
     return thickness.clip(0)[:, None] * surface.normals
 
 
 def _texture(level: str, scalp: Scalp, rng: np.random.Generator, *, lumpy: bool) -> np.ndarray:
     """Return the relief of hair in mm."""
     if lumpy:
-        size = {"cropped": 0.8}.get(level, 3.0)
+        size = LUMPS_MM[level]
         return size * scalp.lumps(rng).clip(-2, 2) + 0.15 * size * scalp.curls(rng)
     if level == "curly":
         # Tops of curls are round, and the valleys between them sharp.
-        return 3.0 - 4.5 * np.abs(scalp.curls(rng)).clip(0, 1.6)
+        return 2.5 - 4.0 * np.sqrt(0.05 + scalp.curls(rng).clip(-1.6, 1.6) ** 2)
     if level == "cropped":
         return 0.5 * scalp.fur(rng)
     return 0.8 * scalp.strands(rng).clip(-2, 2) + 1.1 * scalp.locks(rng).clip(-2, 2)
@@ -99,9 +115,9 @@ def _bun(scalp: Scalp, rng: np.random.Generator) -> np.ndarray:
 STYLES = {"cropped": _cropped, "short": _short, "curly": _curly, "bun": _bun}
 
 
-def _bob(surface: Surface, scalp: Scalp, rng: np.random.Generator, texture: np.ndarray) -> np.ndarray:
+def _bob(surface: Surface, scalp: Scalp, rng: np.random.Generator, texture: np.ndarray, *, fringe: bool) -> np.ndarray:
     """Hair that covers the skull and hangs from its widest place to the jaw."""
-    line = FRINGE_LINE if rng.uniform() < 0.5 else BOB_LINE
+    line = FRINGE_LINE if rng.uniform() < FRINGE_SHARE and fringe else BOB_LINE
     hem = rng.normal(HEM_MM, HEM_STD_MM) + 1.0 * scalp.locks(rng)
     mask = scalp.above(line, width=8.0) * smoothstep((scalp.height - hem) / 6.0 + 0.5)
     thickness = rng.uniform(9, 14) + texture

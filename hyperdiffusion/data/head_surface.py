@@ -46,12 +46,12 @@ CAVITY_SLOPE = 2.0
 MAX_CAVITY_MM = 32.0
 # Lips that lie on each other part by this much in mm on the mesh.
 CLOSED_LIPS_MM = 3.0
-# How fast the cavity gets deep from its edge to its middle: below 1, it is deep near its edge.
-CAVITY_POWER = 0.7
+# The same of the mouth, and the depths of its rings as shares of the cavity's depth: its walls are steep.
+MOUTH_RINGS, MOUTH_DEPTHS = (0.06, 0.18, 0.4, 0.75), (0.5, 0.85, 1.0, 1.0)
 # An opening higher than this in mm is where an ear was.
 EAR_HEIGHT_MM = 30.0
 # Longest edge of a triangle on the mean head in mm, and below the given height, on the neck.
-EDGE_MM, NECK_EDGE_MM, NECK_TOP_MM = 3.3, 6.0, -126.0
+EDGE_MM, NECK_EDGE_MM, NECK_TOP_MM = 3.6, 8.0, -126.0
 # Half of the width in mm of the middle of the lips, where the opening is measured.
 LIPS_MIDDLE_MM = 6.0
 
@@ -148,12 +148,12 @@ def _closed(faces: np.ndarray, mean: np.ndarray) -> tuple[sparse.csr_matrix, np.
     rows, depth, smooth = [sparse.eye(len(mean), format="csr")], [np.zeros(len(mean))], [np.zeros(len(mean), bool)]
     count = len(mean)
     for kind, loop in zip(kinds, loops):
-        rings = () if kind == "neck" else RINGS
+        rings = {"neck": (), "mouth": MOUTH_RINGS}.get(kind, RINGS)
         weights, patch = _patch(loop, rings, count)
         rows.append(sparse.csr_matrix(weights @ rows[0][loop]))
-        shares = np.append(np.repeat(rings, len(loop)), 1.0)
-        depth.append(shares**CAVITY_POWER if kind == "mouth" else np.zeros(len(shares)))
-        smooth.append(np.full(len(shares), kind == "ear"))
+        depths = np.append(np.repeat(MOUTH_DEPTHS, len(loop)), 1.0)
+        depth.append(depths if kind == "mouth" else np.zeros(len(weights)))
+        smooth.append(np.full(len(weights), kind == "ear"))
         faces = np.concatenate([faces, patch])
         count += len(weights)
     closing = sparse.vstack(rows).tocsr()

@@ -19,7 +19,7 @@ BAND_UPPER: Line = ((0, 74), (60, 58), (90, 48), (130, 30), (180, 20))
 # How far in mm a cap and a headband stand out, hair below them included.
 CAP_MM, BAND_MM = 8.0, 6.5
 # Edges of cloth are this wide in mm.
-EDGE_MM = 4.0
+EDGE_MM = 6.0
 # Length of a visor in mm, half of its angle in degrees, and its thickness in mm.
 VISOR_MM, VISOR_DEGREES, VISOR_THICKNESS_MM = 62.0, 62.0, 4.5
 # Seams of a cap's panels are this deep in mm.

@@ -17,7 +17,7 @@ from hyperdiffusion.data.solids import to_arrays, to_manifold
 from hyperdiffusion.data.synthetic_heads import HeadModel, Person
 
 # Wavelength in mm of a scanner's noise, and its standard deviation in mm, least and most.
-NOISE_WAVELENGTH_MM, NOISE_MM = 5.0, (0.2, 0.5)
+NOISE_WAVELENGTH_MM, NOISE_MM = 5.0, (0.12, 0.35)
 # How fast hair gets thinner towards an ear.
 EAR_SLOPE = 3.0
 # Heights of a bun on the mean head in mm, also of one below headwear; it is behind this depth, and has this radius.
@@ -60,7 +60,15 @@ class _Template:
     def _relief(self, factors: Factors, surface: Surface, rng: np.random.Generator) -> Float[np.ndarray, "n 3"]:
         """Return how far in mm hair, headwear and beard move each vertex."""
         lumpy, covered = factors.style == "lumpy", factors.ears_covered == "yes"
-        moved = hair_displacement(factors.hair, surface, self.scalp, rng, covering=covered, lumpy=lumpy)
+        moved = hair_displacement(
+            factors.hair,
+            surface,
+            self.scalp,
+            rng,
+            covering=covered,
+            lumpy=lumpy,
+            fringe=factors.headwear == "none",
+        )
         wide = covered and factors.hair != "bob"
         moved = with_headwear(moved, factors.headwear, surface, self.scalp, rng, covering=wide)
         beard = beard_thickness(factors.beard, self.scalp, rng, lumpy=lumpy)
@@ -94,6 +102,7 @@ def _united(mesh: trimesh.Trimesh, parts: list[Any]) -> trimesh.Trimesh:
     import manifold3d
 
     solid = manifold3d.Manifold(manifold3d.Mesh64(mesh.vertices, mesh.faces.astype(np.uint64)))
-    union = manifold3d.Manifold.batch_boolean([solid, *parts], manifold3d.OpType.Add)
+    # The parts first: a union of all at once would handle the head's many triangles several times.
+    union = solid + manifold3d.Manifold.batch_boolean(parts, manifold3d.OpType.Add)
     points, faces = to_arrays(max(union.decompose(), key=manifold3d.Manifold.volume))
     return trimesh.Trimesh(points, faces, process=False)

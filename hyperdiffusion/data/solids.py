@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 # Corners of a tube's cross-section.
-SIDES = 10
+SIDES = 8
 
 
 def to_manifold(vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"]) -> Any:

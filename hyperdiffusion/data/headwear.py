@@ -22,8 +22,10 @@ CAP_MM, BAND_MM = 8.0, 6.5
 EDGE_MM = 6.0
 # Length of a visor in mm, half of its angle in degrees, and its thickness in mm.
 VISOR_MM, VISOR_DEGREES, VISOR_THICKNESS_MM = 62.0, 62.0, 4.5
-# Seams of a cap's panels are this deep in mm.
-SEAM_MM = 1.0
+# Seams of a cap's panels are this deep in mm and half as wide in degrees; its top is this far above the skull in mm.
+SEAM_MM, SEAM_DEGREES, DOME_MM = 1.0, 2.5, 6.0
+# Distance in mm from headwear at which hair is nearly as thick as without.
+PRESSED_MM = 8.0
 
 
 def with_headwear(
@@ -40,19 +42,22 @@ def with_headwear(
         return hair
     shift = float(rng.normal(scale=3.0))
     if level == "cap":
-        worn = scalp.above(CAP_EDGE, width=EDGE_MM, shift=shift)
-        seams = np.exp(-((np.abs((scalp.signed_azimuth + 30) % 60 - 30) / 2.5) ** 2)) * smoothstep(
-            (100 - scalp.height) / 40
-        )
-        dome = 6.0 * smoothstep((scalp.height - 60) / 60)
-        thickness = CAP_MM + dome - SEAM_MM * seams
+        inside = scalp.distance_above(CAP_EDGE) - shift
+        thickness = _cap_thickness(scalp)
     else:
-        line = WIDE_BAND_LOWER if covering else BAND_LOWER
-        lower = scalp.above(line, width=EDGE_MM, shift=shift)
-        upper = scalp.above(BAND_UPPER, width=EDGE_MM, shift=shift)
-        worn = lower * (1 - upper)
-        thickness = np.full(len(worn), BAND_MM)
-    return (1 - worn)[:, None] * hair + (worn * thickness)[:, None] * surface.normals
+        lower = scalp.distance_above(WIDE_BAND_LOWER if covering else BAND_LOWER)
+        inside = np.minimum(lower - shift, shift - scalp.distance_above(BAND_UPPER))
+        thickness = np.full(len(inside), BAND_MM)
+    worn = smoothstep(inside / EDGE_MM + 0.5)
+    pressed = 1 - np.exp(-(-inside).clip(0) / PRESSED_MM)
+    return ((1 - worn) * pressed)[:, None] * hair + (worn * thickness)[:, None] * surface.normals
+
+
+def _cap_thickness(scalp: Scalp) -> np.ndarray:
+    """Return how far in mm a cap stands out from the skull: it has six panels and is higher than the skull."""
+    seams = np.exp(-((np.abs((scalp.signed_azimuth + 30) % 60 - 30) / SEAM_DEGREES) ** 2))
+    dome = DOME_MM * smoothstep((scalp.height - 60) / 60)
+    return CAP_MM + dome - SEAM_MM * seams * smoothstep((100 - scalp.height) / 40)
 
 
 def visor(surface: Surface, scalp: Scalp, moved: Float[np.ndarray, "n 3"]) -> Any:

@@ -14,21 +14,32 @@ TAPER_MM = 9.0
 LIPS_MM, LIPS_HEIGHT_MM = (27.0, 11.5), -73.0
 # Height of the nose's base, above which no moustache grows, and the moustache's half width, in mm.
 NOSE_BASE_MM, MOUSTACHE_WIDTH_MM = -54.0, 31.0
+# Lower edge of a moustache and the least depth at which one grows, in mm; how its upper edge falls to the sides, in mm
+# per mm.
+MOUSTACHE_BOTTOM_MM, MOUSTACHE_FRONT_MM, MOUSTACHE_SLOPE = -82.0, 30.0, 0.2
+# Heights in mm, least and most: of stubble, of a moustache, and of one in a full beard; of a full beard on the cheeks,
+# and how much higher it is on the chin.
+STUBBLE_MM, MOUSTACHE_MM, MOUSTACHE_OF_FULL_MM = (0.9, 1.4), (4.5, 7), (4, 6)
+CHEEKS_MM, CHIN_MM = (4, 7), (5, 14)
+# Relief of a beard as shares of its height: hair, and the lumps and curls that a scanner makes of it.
+FUR, LUMPS, CURLS = 0.22, 0.15, 0.05
+# Stubble's relief is this many times as strong, so that it can be seen.
+STUBBLE_RELIEF = 2
 
 
 def beard_thickness(level: str, scalp: Scalp, rng: np.random.Generator, *, lumpy: bool) -> Float[np.ndarray, " n"]:
     """Return how far in mm a beard stands out from each vertex of the face."""
     if level == "none":
         return np.zeros(len(scalp.height))
-    fur = scalp.lumps(rng) * 0.15 + 0.05 * scalp.curls(rng) if lumpy else 0.22 * scalp.fur(rng).clip(-2, 2)
+    fur = scalp.lumps(rng) * LUMPS + CURLS * scalp.curls(rng) if lumpy else FUR * scalp.fur(rng).clip(-2, 2)
     moustache, beard = _moustache(scalp), _cheeks_and_chin(scalp)
     if level == "stubble":
-        return (np.maximum(moustache, beard) * rng.uniform(0.9, 1.4) * (1 + 2 * fur)).clip(0)
+        return (np.maximum(moustache, beard) * rng.uniform(*STUBBLE_MM) * (1 + STUBBLE_RELIEF * fur)).clip(0)
     if level == "moustache":
-        return (moustache * rng.uniform(4.5, 7) * (1 + fur)).clip(0)
+        return (moustache * rng.uniform(*MOUSTACHE_MM) * (1 + fur)).clip(0)
     chin = smoothstep((50 - scalp.azimuth) / 50) * smoothstep((-70 - scalp.height) / 35)
-    full = rng.uniform(4, 7) + chin * rng.uniform(5, 14)
-    return (np.maximum(moustache * rng.uniform(4, 6), beard * full) * (1 + fur)).clip(0)
+    full = rng.uniform(*CHEEKS_MM) + chin * rng.uniform(*CHIN_MM)
+    return (np.maximum(moustache * rng.uniform(*MOUSTACHE_OF_FULL_MM), beard * full) * (1 + fur)).clip(0)
 
 
 def _lips(scalp: Scalp) -> np.ndarray:
@@ -40,10 +51,10 @@ def _lips(scalp: Scalp) -> np.ndarray:
 
 def _moustache(scalp: Scalp) -> np.ndarray:
     x, y, z = scalp.coordinates.T
-    upper = smoothstep((NOSE_BASE_MM - 0.2 * np.abs(x) - y) / 4 + 0.5)
+    upper = smoothstep((NOSE_BASE_MM - MOUSTACHE_SLOPE * np.abs(x) - y) / 4 + 0.5)
     sides = smoothstep((MOUSTACHE_WIDTH_MM - np.abs(x)) / 6)
-    lower = smoothstep((y + 82) / 6)
-    return upper * sides * lower * _lips(scalp) * (z > 30)
+    lower = smoothstep((y - MOUSTACHE_BOTTOM_MM) / 6)
+    return upper * sides * lower * _lips(scalp) * (z > MOUSTACHE_FRONT_MM)
 
 
 def _cheeks_and_chin(scalp: Scalp) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Hair: the surface of a head and a hair style in; how far each of its vertices moves out.
 
 Hair is a relief: what a scanner sees of it is its outer surface. Heights and azimuths are those of the mean head, to
-which the vertices correspond.
+which the vertices correspond; in `smoothstep((height - start) / width)` both are millimetres on it.
 """
 
 import numpy as np
@@ -32,6 +32,32 @@ HEM_MM, HEM_STD_MM = -92.0, 9.0
 LEAVES_SKULL_MM = (45.0, 15.0)
 # Share of bobs with a fringe.
 FRINGE_SHARE = 0.5
+# Thickness of a bob in mm, least and most; widths in mm of its front edge and of its hem, which is this uneven in mm.
+BOB_MM, BOB_EDGE_MM, HEM_EDGE_MM, HEM_LOCKS_MM = (9.0, 14.0), 8.0, 6.0, 1.0
+# Half width of a parting in mm; how far at most from the middle a bob is parted in mm, and how deep as a share of it.
+PARTING_MM, BOB_PARTING_MM, BOB_PARTING_DEPTH = 4.0, 25.0, 0.7
+# Place of the parting of short hair in mm from the middle, and its depth as a share of the hair's thickness.
+SHORT_PARTING_MM, SHORT_PARTING_DEPTH = 30.0, 0.75
+# How much thicker short hair is beside its parting than on the other side, as a share.
+SWEPT = 0.25
+# Thickness of hair in mm, least and most.
+CROPPED_MM, BUN_HAIR_MM = (2.0, 3.5), (4.0, 6.0)
+# The same on the sides, and how much more there is on top.
+SHORT_MM, SHORT_TOP_MM, CURLY_MM, CURLY_TOP_MM = (4, 6), (8, 15), (9, 14), (8, 20)
+# Standard deviation in mm of the height of hairlines.
+HAIRLINE_STD_MM = 4.0
+# Heights in mm of the relief of strands and locks, and of the stubble of cropped hair.
+STRANDS_MM, LOCKS_MM, FUR_MM = 0.8, 1.1, 0.5
+# Height of curls in mm, how far they stand out of the hair, and how rounded the valleys between them are.
+CURLS_MM, CURL_TOPS_MM, CURL_VALLEYS = 4.0, 2.5, 0.05
+# Random fields, of variance 1, are clipped at this value; those of curls, from which roots are taken, earlier.
+MOST, MOST_OF_CURLS = 2, 1.6
+# Height of the curls on lumps, as a share of the lumps' height.
+LUMP_CURLS = 0.15
+# Least distance in mm by which the hair of a bob stands out.
+LEAST_CURTAIN_MM = 2.0
+# Heights in mm between which the widest place of the skull is looked for.
+WIDEST_MM = (0, 40)
 # How much narrower than the skull a bob is at its hem.
 TAPER = 0.12
 # Sectors in which the skull's width is measured.
@@ -59,16 +85,15 @@ def hair_displacement(
         lumpy: Whether the hair is made of lumps instead of strands and locks.
         fringe: Whether there may be a fringe, for which headwear leaves no room.
     """
-    shift = float(rng.normal(scale=4.0))
+    shift = float(rng.normal(scale=HAIRLINE_STD_MM))
     texture = _texture(level, scalp, rng, lumpy=lumpy)
     if level == "bald":
         return np.zeros_like(surface.normals)
     if level == "bob":
         return _bob(surface, scalp, rng, texture, fringe=fringe)
     inside = (scalp.distance_above(COVERING_LINE if covering else HAIRLINE) - shift).clip(0)
-    thickness = (1 - np.exp(-inside / np.interp(scalp.azimuth, CUT_DEGREES, (ROOTS_MM[level], CUT_MM)))) * (
-        STYLES[level](scalp, rng) + texture
-    )
+    roots = np.interp(scalp.azimuth, CUT_DEGREES, (ROOTS_MM[level], CUT_MM))
+    thickness = (1 - np.exp(-inside / roots)) * (STYLES[level](scalp, rng) + texture)
     return thickness.clip(0)[:, None] * surface.normals
 
 
@@ -76,40 +101,41 @@ def _texture(level: str, scalp: Scalp, rng: np.random.Generator, *, lumpy: bool)
     """Return the relief of hair in mm."""
     if lumpy:
         size = LUMPS_MM[level]
-        return size * scalp.lumps(rng).clip(-2, 2) + 0.15 * size * scalp.curls(rng)
+        return size * scalp.lumps(rng).clip(-MOST, MOST) + LUMP_CURLS * size * scalp.curls(rng)
     if level == "curly":
         # Tops of curls are round, and the valleys between them sharp.
-        return 2.5 - 4.0 * np.sqrt(0.05 + scalp.curls(rng).clip(-1.6, 1.6) ** 2)
+        curls = scalp.curls(rng).clip(-MOST_OF_CURLS, MOST_OF_CURLS)
+        return CURL_TOPS_MM - CURLS_MM * np.sqrt(CURL_VALLEYS + curls**2)
     if level == "cropped":
-        return 0.5 * scalp.fur(rng)
-    return 0.8 * scalp.strands(rng).clip(-2, 2) + 1.1 * scalp.locks(rng).clip(-2, 2)
+        return FUR_MM * scalp.fur(rng)
+    return STRANDS_MM * scalp.strands(rng).clip(-MOST, MOST) + LOCKS_MM * scalp.locks(rng).clip(-MOST, MOST)
 
 
 def _cropped(scalp: Scalp, rng: np.random.Generator) -> np.ndarray:
-    return np.full(len(scalp.height), rng.uniform(2.0, 3.5))
+    return np.full(len(scalp.height), rng.uniform(*CROPPED_MM))
 
 
 def _short(scalp: Scalp, rng: np.random.Generator) -> np.ndarray:
     """Short hair is longer on top, and parted on one side."""
     top = smoothstep((scalp.height - 20) / 60)
-    thickness = rng.uniform(4, 6) + top * rng.uniform(8, 15)
+    thickness = rng.uniform(*SHORT_MM) + top * rng.uniform(*SHORT_TOP_MM)
     side = rng.choice([-1, 1])
     x, _, z = scalp.coordinates.T
     # The parting runs from the hairline to the crown.
-    distance = np.abs(side * x - 30)
-    parting = np.exp(-((distance / 4.0) ** 2)) * smoothstep((z + 75) / 30) * smoothstep((scalp.height - 40) / 25)
-    swept = 1 + 0.25 * np.tanh((30 - side * x) / 20) * smoothstep((z + 60) / 60)
-    return thickness * swept * (1 - 0.75 * parting)
+    distance = np.abs(side * x - SHORT_PARTING_MM)
+    parting = np.exp(-((distance / PARTING_MM) ** 2)) * smoothstep((z + 75) / 30) * smoothstep((scalp.height - 40) / 25)
+    swept = 1 + SWEPT * np.tanh((SHORT_PARTING_MM - side * x) / 20) * smoothstep((z + 60) / 60)
+    return thickness * swept * (1 - SHORT_PARTING_DEPTH * parting)
 
 
 def _curly(scalp: Scalp, rng: np.random.Generator) -> np.ndarray:
     top = smoothstep((scalp.height + 30) / 110)
-    return rng.uniform(9, 14) + top * rng.uniform(8, 20)
+    return rng.uniform(*CURLY_MM) + top * rng.uniform(*CURLY_TOP_MM)
 
 
 def _bun(scalp: Scalp, rng: np.random.Generator) -> np.ndarray:
     """Hair that is drawn back tightly; the bun itself is a solid."""
-    return np.full(len(scalp.height), rng.uniform(4, 6))
+    return np.full(len(scalp.height), rng.uniform(*BUN_HAIR_MM))
 
 
 STYLES = {"cropped": _cropped, "short": _short, "curly": _curly, "bun": _bun}
@@ -118,18 +144,22 @@ STYLES = {"cropped": _cropped, "short": _short, "curly": _curly, "bun": _bun}
 def _bob(surface: Surface, scalp: Scalp, rng: np.random.Generator, texture: np.ndarray, *, fringe: bool) -> np.ndarray:
     """Hair that covers the skull and hangs from its widest place to the jaw."""
     line = FRINGE_LINE if rng.uniform() < FRINGE_SHARE and fringe else BOB_LINE
-    hem = rng.normal(HEM_MM, HEM_STD_MM) + 1.0 * scalp.locks(rng)
-    mask = scalp.above(line, width=8.0) * smoothstep((scalp.height - hem) / 6.0 + 0.5)
-    thickness = rng.uniform(9, 14) + texture
-    x = scalp.coordinates[:, 0]
-    parted = rng.uniform(-25, 25)
-    crown = smoothstep((scalp.height - 60) / 30) * smoothstep((scalp.coordinates[:, 2] + 80) / 30)
+    hem = rng.normal(HEM_MM, HEM_STD_MM) + HEM_LOCKS_MM * scalp.locks(rng)
+    mask = scalp.above(line, width=BOB_EDGE_MM) * smoothstep((scalp.height - hem) / HEM_EDGE_MM + 0.5)
+    thickness = rng.uniform(*BOB_MM) + texture
+    parted = rng.uniform(-BOB_PARTING_MM, BOB_PARTING_MM)
     if line is BOB_LINE:
-        thickness *= 1 - 0.7 * np.exp(-(((x - parted) / 4.0) ** 2)) * crown
+        thickness *= 1 - BOB_PARTING_DEPTH * _bob_parting(scalp, parted)
     on_skull = thickness[:, None] * surface.normals
     falling = smoothstep((LEAVES_SKULL_MM[0] - scalp.height) / (LEAVES_SKULL_MM[0] - LEAVES_SKULL_MM[1]))
     hanging = _curtain(surface, scalp, thickness)
     return mask[:, None] * ((1 - falling)[:, None] * on_skull + falling[:, None] * hanging)
+
+
+def _bob_parting(scalp: Scalp, place: float) -> np.ndarray:
+    """Return 1 where hair is parted, on the crown at a distance in mm from the middle, and 0 away from it."""
+    crown = smoothstep((scalp.height - 60) / 30) * smoothstep((scalp.coordinates[:, 2] + 80) / 30)
+    return np.exp(-(((scalp.coordinates[:, 0] - place) / PARTING_MM) ** 2)) * crown
 
 
 def _curtain(surface: Surface, scalp: Scalp, thickness: np.ndarray) -> np.ndarray:
@@ -137,7 +167,7 @@ def _curtain(surface: Surface, scalp: Scalp, thickness: np.ndarray) -> np.ndarra
     axis = np.array([0.0, 0.0, AXIS_DEPTH_MM])
     outwards = (surface.vertices - axis) * [1, 0, 1]
     radius = np.linalg.norm(outwards, axis=1).clip(1.0)
-    widest = (scalp.height > 0) & (scalp.height < 40)
+    widest = (scalp.height > WIDEST_MM[0]) & (scalp.height < WIDEST_MM[1])
     sector = ((scalp.signed_azimuth + 180) / 360 * SECTORS).astype(int) % SECTORS
     width = np.zeros(SECTORS)
     np.maximum.at(width, sector[widest], radius[widest])
@@ -145,5 +175,5 @@ def _curtain(surface: Surface, scalp: Scalp, thickness: np.ndarray) -> np.ndarra
     centres = (np.arange(SECTORS) + 0.5) / SECTORS * 360 - 180
     goal = np.interp(scalp.signed_azimuth, centres, width, period=360)
     narrowing = 1 - TAPER * smoothstep((20 - scalp.height) / 120)
-    length = (goal * narrowing + thickness - radius).clip(2.0)
+    length = (goal * narrowing + thickness - radius).clip(LEAST_CURTAIN_MM)
     return length[:, None] * outwards / radius[:, None]

@@ -52,8 +52,9 @@ MOUTH_RINGS, MOUTH_DEPTHS = (0.06, 0.18, 0.4, 0.75), (0.5, 0.85, 1.0, 1.0)
 EAR_HEIGHT_MM = 30.0
 # Longest edge of a triangle on the mean head in mm, and below the given height, on the neck.
 EDGE_MM, NECK_EDGE_MM, NECK_TOP_MM = 3.6, 8.0, -126.0
-# Half of the width in mm of the middle of the lips, where the opening is measured.
-LIPS_MIDDLE_MM = 6.0
+# Half of the width in mm of the middle of the lips, where the opening is measured; the greatest depth of what counts as
+# lips, as a share of the cavity's.
+LIPS_MIDDLE_MM, LIPS_CAVITY = 6.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class HeadSurface:
 
     def _with_cavity(self, vertices: np.ndarray) -> np.ndarray:
         """Return vertices of which those that close the mouth lie the deeper the wider it is open."""
-        lips = (self.cavity > 0) & (self.cavity < 0.2) & (np.abs(vertices[:, 0]) < LIPS_MIDDLE_MM)
+        lips = (self.cavity > 0) & (self.cavity < LIPS_CAVITY) & (np.abs(vertices[:, 0]) < LIPS_MIDDLE_MM)
         opening = np.ptp(vertices[lips, 1])
         depth = np.clip(CAVITY_SLOPE * (opening - CLOSED_LIPS_MM), 0, MAX_CAVITY_MM)
         moved = vertices.copy()
@@ -229,12 +230,34 @@ def clip_below(vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"]
     above = vertices[:, 1] > height
     corners = above[faces]
     whole = faces[corners.all(1)]
-    crossing = faces[corners.any(1) & ~corners.all(1)]
+    turned, one = _turned(faces[corners.any(1) & ~corners.all(1)], above)
+    points, p, q = _with_cuts(vertices, turned, height)
+    # Of a triangle with one corner above, that corner stays; of one with two, a quadrilateral, in two triangles.
+    single, double = turned[one], turned[~one]
+    parts = [
+        whole,
+        np.stack([single[:, 0], p[one], q[one]], 1),
+        np.stack([p[~one], double[:, 1], double[:, 2]], 1),
+        np.stack([p[~one], double[:, 2], q[~one]], 1),
+    ]
+    # The cut's edges, along which the plane that closes it meets the surface.
+    starts, ends = np.concatenate([p[one], q[~one]]), np.concatenate([q[one], p[~one]])
+    loops = list(follow_loops(dict(zip(starts.tolist(), ends.tolist()))))
+    return _closed_largest(points, np.concatenate(parts), loops)
+
+
+def _turned(crossing: Int[np.ndarray, "k 3"], above: Bool[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray]:
+    """Return triangles turned so that the corner that is alone on its side comes first, and whether it is above."""
     kinds = above[crossing]
     one = kinds.sum(1) == 1
-    # Turn each triangle so that the corner that is alone on its side comes first.
     first = np.where(one, kinds.argmax(1), (~kinds).argmax(1))
-    turned = crossing[np.arange(len(crossing))[:, None], (first[:, None] + np.arange(3)) % 3]
+    return crossing[np.arange(len(crossing))[:, None], (first[:, None] + np.arange(3)) % 3], one
+
+
+def _with_cuts(
+    vertices: np.ndarray, turned: Int[np.ndarray, "k 3"], height: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return points with those where edges are cut, and the numbers of the latter on ab and on ac of each triangle."""
     edges = np.concatenate([turned[:, [0, 1]], turned[:, [0, 2]]])
     keys, numbers = np.unique(np.sort(edges, axis=1), axis=0, return_inverse=True)
     a, b = vertices[keys[:, 0]], vertices[keys[:, 1]]
@@ -242,21 +265,11 @@ def clip_below(vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"]
     cut = a + share[:, None] * (b - a)
     cut[:, 1] = height
     p, q = (len(vertices) + part for part in np.split(numbers.ravel(), 2))
-    single, double = one, ~one
-    t = turned
-    parts = [
-        whole,
-        np.stack([t[single, 0], p[single], q[single]], 1),
-        np.stack([p[double], t[double, 1], t[double, 2]], 1),
-        np.stack([p[double], t[double, 2], q[double]], 1),
-    ]
-    faces = np.concatenate(parts)
-    points = np.concatenate([vertices, cut])
-    # The cut's edges, along which the plane that closes it meets the surface.
-    following = dict(
-        zip(np.concatenate([p[single], q[double]]).tolist(), np.concatenate([q[single], p[double]]).tolist())
-    )
-    loops = list(follow_loops(following))
+    return np.concatenate([vertices, cut]), p, q
+
+
+def _closed_largest(points: np.ndarray, faces: np.ndarray, loops: list[np.ndarray]) -> trimesh.Trimesh:
+    """Return the largest component, closed by a fan in each of its loops."""
     if len(loops) > 1:
         faces = _largest(faces, len(points))
         loops = [loop for loop in loops if np.isin(loop[0], faces)]

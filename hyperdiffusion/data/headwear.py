@@ -24,6 +24,20 @@ EDGE_MM = 6.0
 VISOR_MM, VISOR_DEGREES, VISOR_THICKNESS_MM = 62.0, 62.0, 4.5
 # Seams of a cap's panels are this deep in mm and half as wide in degrees; its top is this far above the skull in mm.
 SEAM_MM, SEAM_DEGREES, DOME_MM = 1.0, 2.5, 6.0
+# Height in mm on the mean head above which a cap is higher than the skull, and where its seams end, at the button.
+DOME_FROM_MM, BUTTON_MM = 60.0, 100.0
+# In mm: how far a visor begins behind the cap's rim and below it, and how far its sides hang below its middle; how it
+# slopes down forwards, in mm per mm.
+VISOR_INSIDE_MM, VISOR_BELOW_MM, VISOR_DROOP_MM, VISOR_SLOPE = 14, 2, 14, 0.12
+# Exponent of a visor's outline: below 1 it is fuller than a cosine.
+VISOR_FULLNESS = 0.7
+# The rim is measured this far above the cap's edge and this far to both sides of that, in mm, and this much beyond the
+# visor in degrees.
+RIM_UP_MM, RIM_HALF_MM, RIM_MARGIN_DEGREES = 6, 4, 8
+# Spokes and arcs of a visor's grid.
+SPOKES, ARCS = 31, 7
+# Standard deviation in mm of the height of headwear.
+WORN_STD_MM = 3.0
 # Distance in mm from headwear at which hair is nearly as thick as without.
 PRESSED_MM = 8.0
 
@@ -40,7 +54,7 @@ def with_headwear(
     """Return how far in mm hair and headwear move each vertex, given how far hair does: headwear presses hair flat."""
     if level == "none":
         return hair
-    shift = float(rng.normal(scale=3.0))
+    shift = float(rng.normal(scale=WORN_STD_MM))
     if level == "cap":
         inside = scalp.distance_above(CAP_EDGE) - shift
         thickness = _cap_thickness(scalp)
@@ -56,32 +70,39 @@ def with_headwear(
 def _cap_thickness(scalp: Scalp) -> np.ndarray:
     """Return how far in mm a cap stands out from the skull: it has six panels and is higher than the skull."""
     seams = np.exp(-((np.abs((scalp.signed_azimuth + 30) % 60 - 30) / SEAM_DEGREES) ** 2))
-    dome = DOME_MM * smoothstep((scalp.height - 60) / 60)
-    return CAP_MM + dome - SEAM_MM * seams * smoothstep((100 - scalp.height) / 40)
+    dome = DOME_MM * smoothstep((scalp.height - DOME_FROM_MM) / 60)
+    return CAP_MM + dome - SEAM_MM * seams * smoothstep((BUTTON_MM - scalp.height) / 40)
 
 
-def visor(surface: Surface, scalp: Scalp, moved: Float[np.ndarray, "n 3"]) -> Any:
+def visor(scalp: Scalp, moved: Float[np.ndarray, "n 3"]) -> Any:
     """Return the solid visor of a cap on a head whose vertices have moved by hair and cap."""
-    edge = np.interp(scalp.azimuth, *np.array(CAP_EDGE).T)
-    rim = (np.abs(scalp.height - edge - 6) < 4) & (scalp.azimuth < VISOR_DEGREES + 8)
-    axis = np.array([0.0, 0.0, AXIS_DEPTH_MM])
-    spokes = (moved[rim] - axis) * [1, 0, 1]
-    angles = np.linspace(-VISOR_DEGREES, VISOR_DEGREES, 31)
-    order = np.argsort(scalp.signed_azimuth[rim])
-    azimuth = scalp.signed_azimuth[rim][order]
-    radius = np.interp(angles, azimuth, np.linalg.norm(spokes, axis=1)[order])
-    height = np.interp(angles, azimuth, moved[rim][order, 1])
-    radius, height = _smooth(radius), _smooth(height)
-    share = np.linspace(0, 1, 7)[:, None]
-    reach = VISOR_MM * np.cos(np.radians(angles * 90 / VISOR_DEGREES)).clip(0) ** 0.7
-    distance = radius - 14 + share * (reach + 14)
+    angles = np.linspace(-VISOR_DEGREES, VISOR_DEGREES, SPOKES)
+    radius, height = _rim(scalp, moved, angles)
+    share = np.linspace(0, 1, ARCS)[:, None]
+    reach = VISOR_MM * np.cos(np.radians(angles * 90 / VISOR_DEGREES)).clip(0) ** VISOR_FULLNESS
+    distance = radius - VISOR_INSIDE_MM + share * (reach + VISOR_INSIDE_MM)
     sine, cosine = np.sin(np.radians(angles)), np.cos(np.radians(angles))
-    # A visor droops to its sides and slopes down forwards.
-    y = height - 2 - 14 * (sine**2) * share - 0.12 * (distance - radius)
+    y = height - VISOR_BELOW_MM - VISOR_DROOP_MM * (sine**2) * share - VISOR_SLOPE * (distance - radius)
     top = np.stack([distance * sine, y + 0 * distance, distance * cosine + AXIS_DEPTH_MM], axis=2)
     return plate(top, top - [0, VISOR_THICKNESS_MM, 0])
 
 
+def _rim(
+    scalp: Scalp, moved: Float[np.ndarray, "n 3"], angles: Float[np.ndarray, " k"]
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Return the distance of a cap's rim from the vertical axis, and its height, in mm, at angles in degrees."""
+    edge = np.interp(scalp.azimuth, *np.array(CAP_EDGE).T)
+    near = np.abs(scalp.height - edge - RIM_UP_MM) < RIM_HALF_MM
+    rim = near & (scalp.azimuth < VISOR_DEGREES + RIM_MARGIN_DEGREES)
+    axis = np.array([0.0, 0.0, AXIS_DEPTH_MM])
+    spokes = (moved[rim] - axis) * [1, 0, 1]
+    order = np.argsort(scalp.signed_azimuth[rim])
+    azimuth = scalp.signed_azimuth[rim][order]
+    radius = np.interp(angles, azimuth, np.linalg.norm(spokes, axis=1)[order])
+    return _smooth(radius), _smooth(np.interp(angles, azimuth, moved[rim][order, 1]))
+
+
 def _smooth(values: np.ndarray) -> np.ndarray:
+    """Return means of five neighbours."""
     padded = np.pad(values, 2, mode="edge")
     return np.convolve(padded, np.ones(5) / 5, mode="valid")

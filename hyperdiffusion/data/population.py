@@ -22,8 +22,12 @@ NOISE_WAVELENGTH_MM, NOISE_MM = 5.0, (0.12, 0.35)
 EAR_SLOPE = 3.0
 # Heights of a bun on the mean head in mm, also of one below headwear; it is behind this depth, and has this radius.
 BUN_HEIGHT_MM, LOW_BUN_MM, BUN_FRONT_MM, BUN_MM = (0.0, 98.0), -25.0, -60.0, (22.0, 32.0)
-# Centre of a bun above the skull, in its radii.
-BUN_OUT = 0.55
+# Centre of a bun above the skull, in its radii; half of the width in mm of the middle of the head's back.
+BUN_OUT, MIDDLE_MM = 0.55, 8.0
+# Depth of a bun's windings, as a share of its radius, and how many there are around it and along a radius.
+WINDINGS, WINDINGS_AROUND, WINDINGS_ALONG = 0.03, 7, 5
+# Wave numbers of the noise of scanners are drawn once, by this seed; those of hair have the seeds 0 to 4.
+NOISE_SEED = 5
 
 
 class HeadPopulation:
@@ -44,7 +48,7 @@ class _Template:
     def __init__(self, model: HeadModel, *, ears: bool) -> None:
         self.head = HeadSurface(model, ears=ears)
         self.scalp = Scalp(self.head.coordinates, self.head.ear)
-        self.noise = SmoothNoise(self.head.coordinates, NOISE_WAVELENGTH_MM, seed=5)
+        self.noise = SmoothNoise(self.head.coordinates, NOISE_WAVELENGTH_MM, seed=NOISE_SEED)
         self.glasses = GlassesFitter(self.scalp)
 
     def mesh(self, person: Person, factors: Factors, rng: np.random.Generator) -> trimesh.Trimesh:
@@ -80,7 +84,7 @@ class _Template:
         if factors.hair == "bun":
             parts.append(self._bun(vertices, surface.normals, rng, low=factors.headwear != "none"))
         if factors.headwear == "cap":
-            parts.append(visor(surface, self.scalp, vertices))
+            parts.append(visor(self.scalp, vertices))
         if factors.glasses != "none":
             parts += self.glasses.solids(factors.glasses, surface, rng)
         return parts
@@ -88,12 +92,13 @@ class _Template:
     def _bun(self, vertices: np.ndarray, normals: np.ndarray, rng: np.random.Generator, *, low: bool) -> Any:
         height = LOW_BUN_MM if low else rng.uniform(*BUN_HEIGHT_MM)
         x, y, z = self.scalp.coordinates.T
-        back = np.flatnonzero((np.abs(x) < 8) & (z < BUN_FRONT_MM))
+        back = np.flatnonzero((np.abs(x) < MIDDLE_MM) & (z < BUN_FRONT_MM))
         nearest = back[np.argmin(np.abs(y[back] - height))]
         radius = rng.uniform(*BUN_MM)
         ball = trimesh.creation.icosphere(subdivisions=4)
-        twist = np.sin(7 * np.arctan2(ball.vertices[:, 1], ball.vertices[:, 0]) + 5 * ball.vertices[:, 2])
-        points = ball.vertices * radius * (1 + 0.03 * twist[:, None])
+        around = np.arctan2(ball.vertices[:, 1], ball.vertices[:, 0])
+        twist = np.sin(WINDINGS_AROUND * around + WINDINGS_ALONG * ball.vertices[:, 2])
+        points = ball.vertices * radius * (1 + WINDINGS * twist[:, None])
         return to_manifold(points + vertices[nearest] + BUN_OUT * radius * normals[nearest], np.asarray(ball.faces))
 
 

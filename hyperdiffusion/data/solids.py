@@ -59,13 +59,7 @@ def tube(
         closed: Whether the path ends where it begins.
         up: A direction that is nowhere along the path.
     """
-    ahead = np.roll(path, -1, 0) - np.roll(path, 1, 0)
-    if not closed:
-        ahead[0], ahead[-1] = path[1] - path[0], path[-1] - path[-2]
-    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
-    side = np.cross(ahead, np.array(up, float))
-    side /= np.linalg.norm(side, axis=1, keepdims=True)
-    lift = np.cross(side, ahead)
+    side, lift = _frame(path, np.array(up, float), closed=closed)
     angles = 2 * np.pi * np.arange(SIDES) / SIDES
     ring = (width / 2) * np.cos(angles)[:, None, None] * side + (depth / 2) * np.sin(angles)[:, None, None] * lift
     points = (path + ring).transpose(1, 0, 2)
@@ -85,6 +79,19 @@ def tube(
     return _outwards(vertices, np.concatenate(faces))
 
 
+def _frame(
+    path: Float[np.ndarray, "n 3"], up: Float[np.ndarray, "3"], *, closed: bool
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
+    """Return unit vectors across a path: at right angles to `up`, and to the former."""
+    ahead = np.roll(path, -1, 0) - np.roll(path, 1, 0)
+    if not closed:
+        ahead[0], ahead[-1] = path[1] - path[0], path[-1] - path[-2]
+    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
+    side = np.cross(ahead, up)
+    side /= np.linalg.norm(side, axis=1, keepdims=True)
+    return side, np.cross(side, ahead)
+
+
 def plate(top: Float[np.ndarray, "n m 3"], bottom: Float[np.ndarray, "n m 3"]) -> Any:
     """Return the solid between two grids of points with the same edges' order."""
     n, m = top.shape[:2]
@@ -96,12 +103,12 @@ def plate(top: Float[np.ndarray, "n m 3"], bottom: Float[np.ndarray, "n m 3"]) -
     edge = np.concatenate([numbers[0, :-1], numbers[:-1, -1], numbers[-1, :0:-1], numbers[:0:-1, 0]])
     after = np.roll(edge, -1)
     wall = np.concatenate([np.stack([edge, after, after + n * m], 1), np.stack([edge, after + n * m, edge + n * m], 1)])
-    faces = np.concatenate([upper, upper[:, ::-1] + n * m, wall[:, ::-1]])
     faces = np.concatenate([upper, upper[:, ::-1] + n * m, wall])
     return _outwards(np.concatenate([top.reshape(-1, 3), bottom.reshape(-1, 3)]), faces)
 
 
 def _outwards(vertices: np.ndarray, faces: np.ndarray) -> Any:
+    """Return the solid of a closed surface whose triangles all face in or all face out."""
     corners = vertices[faces] - vertices.mean(0)
     volume = np.einsum("ij,ij->i", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])).sum()
     return to_manifold(vertices, faces if volume > 0 else faces[:, ::-1])

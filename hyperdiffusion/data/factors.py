@@ -134,7 +134,7 @@ def parse_combinations(texts: Sequence[str]) -> list[frozenset[str]]:
     least = [Factors(hair=hair, style=style) for hair, style in product(LEVELS["hair"], LEVELS["style"])]
     possible = [factors for factors in least if (factors.hair, factors.style) != ("bald", "lumpy")]
     if all(any(combination <= factors.names() for combination in combinations) for factors in possible):
-        raise BadInput(f"`without={' '.join(texts)}`: every head has one of these combinations; withhold fewer")
+        raise BadInput(f"`without`: every head has one of {', '.join(texts)}; withhold fewer")
     return combinations
 
 

@@ -1,8 +1,10 @@
 """Folders of synthetic heads, the default data: a count and a seed in, meshes and heads.csv out."""
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,9 @@ from overfit.runtime.machine import Machine, RunContext
 MAX_HEADS = 1_000_000
 # Keys of the random generators of a head, after its seed and number: the person's has none.
 FACTORS_KEY, SHAPES_KEY = 1, 2
+# Names of files: the seed, and the number of the head.
+NAME = "head_{seed:03d}_{index:05d}.{suffix}"
+NAME_PATTERN = re.compile(r"head_(\d+)_(\d+)\.\w+")
 
 
 def write_heads(
@@ -35,7 +40,7 @@ def write_heads(
 ) -> list[Path]:
     """Write heads of random people and heads.csv with their factors and parameters; return the paths of the heads.
 
-    Head k of a seed is the same for every count. Heads that exist are kept.
+    Head k of a seed is the same for every count. Heads that exist are kept, and so are their rows in heads.csv.
 
     Args:
         out: Folder for the meshes, which are in millimetres.
@@ -49,7 +54,7 @@ def write_heads(
 
     Raises:
         BadInput: If the count, the seed or the expressions are out of bounds, a combination is unknown or cannot be
-            avoided, or the extra `demo` is not installed.
+            avoided, heads.csv lists heads of other options, or the extra `demo` is not installed.
     """
     out = Path(out)
     require_between(1, MAX_HEADS, count=count)
@@ -57,20 +62,20 @@ def write_heads(
     combinations = parse_combinations(without)
     if plain and combinations:
         raise BadInput("`without`: plain heads have no factors; leave out `without` or `plain`")
-    paths = [out / f"head_{seed:03d}_{index:05d}.{mesh_format}" for index in range(count)]
-    if all(path.exists() for path in (*paths, out / "heads.csv")):
-        return paths
+    paths = [out / NAME.format(seed=seed, index=index, suffix=mesh_format) for index in range(count)]
+    _require_kind(out / "heads.csv", plain=plain)
     context = machine.start()
     model = _load_model(context)
     source = _PlainHeads(model, expressions) if plain else _PopulationHeads(model, expressions, combinations)
+    # Before the meshes, so that heads of other options cannot be added even if this is interrupted.
+    with atomic_write(out / "heads.csv") as unfinished, open(unfinished, "w", newline="") as file:
+        csv.writer(file).writerows(_rows(out / "heads.csv", source, paths=paths, seed=seed))
     with context.progress(count, "heads", "head") as bar:
         for index, path in enumerate(paths):
             if not path.exists():
                 with atomic_write(path) as unfinished:
                     source.mesh(seed, index).export(unfinished, file_type=mesh_format)
             bar.update()
-    with atomic_write(out / "heads.csv") as unfinished, open(unfinished, "w", newline="") as file:
-        csv.writer(file).writerows(_table(source, paths, seed))
     return paths
 
 
@@ -93,11 +98,14 @@ class _PlainHeads:
 class _PopulationHeads:
     def __init__(self, model: HeadModel, expressions: int, without: list[frozenset[str]]) -> None:
         self.model, self.expressions, self.without = model, expressions, without
-        self.population = HeadPopulation(model)
         expressive = {name for expression in EXPRESSIONS.values() for name in expression.actions}
         labels = model.model.facial_action_labels
         used = {label for label in labels if label.removesuffix("Left").removesuffix("Right") in expressive}
         self.actions = [label for label in labels if label in used]
+
+    @cached_property
+    def population(self) -> HeadPopulation:
+        return HeadPopulation(self.model)
 
     def head(self, seed: int, index: int) -> tuple[Person, Factors]:
         person = self.model.person(np.random.default_rng([seed, index]), expressions=0)
@@ -120,13 +128,52 @@ def _parameters(person: Person, actions: Sequence[str]) -> dict[str, str | float
     return {label: round(value, 5) for label, value in values.items()}
 
 
-def _table(source: _PlainHeads | _PopulationHeads, paths: list[Path], seed: int) -> Iterator[list]:
-    """Yield the header and a row for each head, which is drawn anew: a million would not fit into memory."""
+def _require_kind(table: Path, *, plain: bool) -> None:
+    """Raise BadInput if a table lists plain heads and others are to be written, or the reverse."""
+    header = next(_read(table), None)
+    if header and plain and "hair" in header:
+        raise BadInput(f"{table}: lists heads with factors; leave out `plain`, or write to another folder")
+    if header and not plain and "hair" not in header:
+        raise BadInput(f"{table}: lists plain heads; add `plain`, or write to another folder")
+
+
+def _rows(table: Path, source: _PlainHeads | _PopulationHeads, *, paths: list[Path], seed: int) -> Iterator[list[str]]:
+    """Yield the header, the rows that the table has, and one for each further head.
+
+    Heads are drawn one by one: the values of a million would not fit into memory.
+
+    Raises:
+        BadInput: If a row differs from what the source draws, so that heads of several populations would be mixed.
+    """
+    header = ["file", *source.columns(seed, 0)]
+    yield header
+    written = _read(table)
+    if next(written, header) != header:
+        raise BadInput(f"{table}: has other columns, those of another version; write to another folder")
+    names = set()
+    for name, *values in written:
+        number = NAME_PATTERN.fullmatch(name)
+        if not number or values != _values(source, int(number[1]), int(number[2])):
+            raise BadInput(
+                f"{table}: {name} was drawn with other `expressions` or `without`; "
+                "repeat the options of the heads that are there, or write to another folder"
+            )
+        names.add(name)
+        yield [name, *values]
     for index, path in enumerate(paths):
-        columns = source.columns(seed, index)
-        if index == 0:
-            yield ["file", *columns]
-        yield [path.name, *columns.values()]
+        if path.name not in names:
+            yield [path.name, *_values(source, seed, index)]
+
+
+def _read(table: Path) -> Iterator[list[str]]:
+    """Yield the rows of a table; none if there is no such file."""
+    if table.exists():
+        with open(table, newline="") as file:
+            yield from filter(None, csv.reader(file))
+
+
+def _values(source: _PlainHeads | _PopulationHeads, seed: int, index: int) -> list[str]:
+    return [str(value) for value in source.columns(seed, index).values()]
 
 
 def _load_model(context: RunContext) -> HeadModel:

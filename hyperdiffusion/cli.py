@@ -139,7 +139,7 @@ def overfit(
         prepared: Fit the meshes as they are: closed heads in the canonical frame (+y up, +z out of the face).
         keep_scale: Never change the size of a scan when preparing: trust its unit.
         template: Mesh of a head in the canonical frame on which scans are registered when preparing; by default the
-            mean of the default heads.
+            mean of the plain synthetic heads.
         batch_size: Scans that are fitted and mixed with each other in one computation, and lost by a kill at most; 0
             chooses for the device.
         ray: Address of a Ray cluster on which the batches are fitted, or auto for the one that this computer belongs
@@ -393,7 +393,7 @@ def evaluate(
 
 
 def demo(out: Folder, machine: Machine = Machine()) -> None:
-    """Run everything once, small: default heads, stage 1, stage 2, new heads, a picture and a table of metrics.
+    """Run everything once, small: plain heads, stage 1, stage 2, new heads, a picture and a table of metrics.
 
     Takes about 15 minutes on two CPU cores. Run the same command again to resume.
 

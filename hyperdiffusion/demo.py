@@ -36,9 +36,9 @@ class DemoConfig:
     """How large the demo is."""
 
     training_heads: int = 96
-    """Default heads to train on."""
+    """Plain heads to train on."""
     test_heads: int = 48
-    """Default heads to compare with."""
+    """Plain heads to compare with."""
     generated_heads: int = 48
     """New heads to generate."""
     overfit: OverfitConfig = OverfitConfig(fit=FitConfig(first_steps=6000))

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -79,10 +79,11 @@ def write_heads(
     return paths
 
 
-@dataclass(frozen=True)
 class _PlainHeads:
-    model: HeadModel
-    expressions: int
+    """Bald people with faint expressions."""
+
+    def __init__(self, model: HeadModel, expressions: int) -> None:
+        self.model, self.expressions = model, expressions
 
     def person(self, seed: int, index: int) -> Person:
         rng = np.random.default_rng([seed, index])
@@ -96,6 +97,8 @@ class _PlainHeads:
 
 
 class _PopulationHeads:
+    """People with factors."""
+
     def __init__(self, model: HeadModel, expressions: int, without: list[frozenset[str]]) -> None:
         self.model, self.expressions, self.without = model, expressions, without
         expressive = {name for expression in EXPRESSIONS.values() for name in expression.actions}

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from hyperdiffusion.data.scalp import Line, Scalp, smoothstep
+from hyperdiffusion.data.scalp import Line, Scalp, rise, smoothstep
 
 # Upper and lower edges of a full beard: below the mouth's corners, cheeks and sideburns; under the chin and the jaw.
 UPPER_EDGE: Line = ((0, -58), (18, -60), (27, -62), (40, -53), (55, -44), (64, -32), (70, -24), (82, -16))
@@ -23,6 +23,13 @@ STUBBLE_MM, MOUSTACHE_MM, MOUSTACHE_OF_FULL_MM = (0.9, 1.4), (4.5, 7), (4, 6)
 CHEEKS_MM, CHIN_MM = (4, 7), (5, 14)
 # Relief of a beard as shares of its height: hair, and the lumps and curls that a scanner makes of it.
 FUR, LUMPS, CURLS = 0.22, 0.15, 0.05
+# Smooth steps as (start, width): a beard is longer on the chin, in degrees towards the middle and in mm downwards; it
+# begins at the edge of the lips, in their half axes.
+CHIN_DEGREES, CHIN_DOWN_MM, LIPS_EDGE = (-50, 50), (70, 35), (0.95, 0.3)
+# Widths in mm of the upper edge of a moustache, and of the others.
+MOUSTACHE_TOP_MM, MOUSTACHE_EDGE_MM = 4, 6
+# Random hair, of variance 1, is clipped at this value.
+MOST = 2
 # Stubble's relief is this many times as strong, so that it can be seen.
 STUBBLE_RELIEF = 2
 
@@ -31,13 +38,13 @@ def beard_thickness(level: str, scalp: Scalp, rng: np.random.Generator, *, lumpy
     """Return how far in mm a beard stands out from each vertex of the face."""
     if level == "none":
         return np.zeros(len(scalp.height))
-    fur = scalp.lumps(rng) * LUMPS + CURLS * scalp.curls(rng) if lumpy else FUR * scalp.fur(rng).clip(-2, 2)
+    fur = scalp.lumps(rng) * LUMPS + CURLS * scalp.curls(rng) if lumpy else FUR * scalp.fur(rng).clip(-MOST, MOST)
     moustache, beard = _moustache(scalp), _cheeks_and_chin(scalp)
     if level == "stubble":
         return (np.maximum(moustache, beard) * rng.uniform(*STUBBLE_MM) * (1 + STUBBLE_RELIEF * fur)).clip(0)
     if level == "moustache":
         return (moustache * rng.uniform(*MOUSTACHE_MM) * (1 + fur)).clip(0)
-    chin = smoothstep((50 - scalp.azimuth) / 50) * smoothstep((-70 - scalp.height) / 35)
+    chin = rise(-scalp.azimuth, CHIN_DEGREES) * rise(-scalp.height, CHIN_DOWN_MM)
     full = rng.uniform(*CHEEKS_MM) + chin * rng.uniform(*CHIN_MM)
     return (np.maximum(moustache * rng.uniform(*MOUSTACHE_OF_FULL_MM), beard * full) * (1 + fur)).clip(0)
 
@@ -46,14 +53,14 @@ def _lips(scalp: Scalp) -> np.ndarray:
     """Return 0 on the lips and 1 away from them."""
     x, y, _ = scalp.coordinates.T
     radius = np.hypot(x / LIPS_MM[0], (y - LIPS_HEIGHT_MM) / LIPS_MM[1])
-    return smoothstep((radius - 0.95) / 0.3)
+    return rise(radius, LIPS_EDGE)
 
 
 def _moustache(scalp: Scalp) -> np.ndarray:
     x, y, z = scalp.coordinates.T
-    upper = smoothstep((NOSE_BASE_MM - MOUSTACHE_SLOPE * np.abs(x) - y) / 4 + 0.5)
-    sides = smoothstep((MOUSTACHE_WIDTH_MM - np.abs(x)) / 6)
-    lower = smoothstep((y - MOUSTACHE_BOTTOM_MM) / 6)
+    upper = smoothstep((NOSE_BASE_MM - MOUSTACHE_SLOPE * np.abs(x) - y) / MOUSTACHE_TOP_MM + 0.5)
+    sides = smoothstep((MOUSTACHE_WIDTH_MM - np.abs(x)) / MOUSTACHE_EDGE_MM)
+    lower = smoothstep((y - MOUSTACHE_BOTTOM_MM) / MOUSTACHE_EDGE_MM)
     return upper * sides * lower * _lips(scalp) * (z > MOUSTACHE_FRONT_MM)
 
 

@@ -1,14 +1,14 @@
 """Hair: the surface of a head and a hair style in; how far each of its vertices moves out.
 
 Hair is a relief: what a scanner sees of it is its outer surface. Heights and azimuths are those of the mean head, to
-which the vertices correspond; in `smoothstep((height - start) / width)` both are millimetres on it.
+which the vertices correspond.
 """
 
 import numpy as np
 from jaxtyping import Float
 
 from hyperdiffusion.data.head_surface import Surface
-from hyperdiffusion.data.scalp import AXIS_DEPTH_MM, Line, Scalp, smoothstep
+from hyperdiffusion.data.scalp import AXIS_DEPTH_MM, Line, Scalp, rise, smoothstep
 
 # Hairlines as (azimuth in degrees, height in mm): forehead, temple, sideburn, round the ear, and nape.
 HAIRLINE: Line = (
@@ -58,6 +58,16 @@ LUMP_CURLS = 0.15
 LEAST_CURTAIN_MM = 2.0
 # Heights in mm between which the widest place of the skull is looked for.
 WIDEST_MM = (0, 40)
+# Smooth steps as (start, width) in mm on the mean head: heights from which short and curly hair are longer.
+SHORT_TOP, CURLY_TOP = (20, 60), (-30, 110)
+# Where short hair is parted: in front of this depth and above this height; where it is thicker on one side.
+SHORT_PARTED_DEPTH, SHORT_PARTED_HEIGHT, SWEPT_DEPTH = (-75, 30), (40, 25), (-60, 60)
+# The same of a bob's parting.
+BOB_PARTED_DEPTH, BOB_PARTED_HEIGHT = (-80, 30), (60, 30)
+# Depths below the eyes at which a bob gets narrower.
+TAPERS = (-20, 120)
+# Distance in mm from the parting over which hair changes from one side to the other.
+SIDES_MM = 20
 # How much narrower than the skull a bob is at its hem.
 TAPER = 0.12
 # Sectors in which the skull's width is measured.
@@ -117,19 +127,20 @@ def _cropped(scalp: Scalp, rng: np.random.Generator) -> np.ndarray:
 
 def _short(scalp: Scalp, rng: np.random.Generator) -> np.ndarray:
     """Short hair is longer on top, and parted on one side."""
-    top = smoothstep((scalp.height - 20) / 60)
+    top = rise(scalp.height, SHORT_TOP)
     thickness = rng.uniform(*SHORT_MM) + top * rng.uniform(*SHORT_TOP_MM)
     side = rng.choice([-1, 1])
     x, _, z = scalp.coordinates.T
     # The parting runs from the hairline to the crown.
     distance = np.abs(side * x - SHORT_PARTING_MM)
-    parting = np.exp(-((distance / PARTING_MM) ** 2)) * smoothstep((z + 75) / 30) * smoothstep((scalp.height - 40) / 25)
-    swept = 1 + SWEPT * np.tanh((SHORT_PARTING_MM - side * x) / 20) * smoothstep((z + 60) / 60)
+    parted = rise(z, SHORT_PARTED_DEPTH)
+    parting = np.exp(-((distance / PARTING_MM) ** 2)) * parted * rise(scalp.height, SHORT_PARTED_HEIGHT)
+    swept = 1 + SWEPT * np.tanh((SHORT_PARTING_MM - side * x) / SIDES_MM) * rise(z, SWEPT_DEPTH)
     return thickness * swept * (1 - SHORT_PARTING_DEPTH * parting)
 
 
 def _curly(scalp: Scalp, rng: np.random.Generator) -> np.ndarray:
-    top = smoothstep((scalp.height + 30) / 110)
+    top = rise(scalp.height, CURLY_TOP)
     return rng.uniform(*CURLY_MM) + top * rng.uniform(*CURLY_TOP_MM)
 
 
@@ -158,7 +169,7 @@ def _bob(surface: Surface, scalp: Scalp, rng: np.random.Generator, texture: np.n
 
 def _bob_parting(scalp: Scalp, place: float) -> np.ndarray:
     """Return 1 where hair is parted, on the crown at a distance in mm from the middle, and 0 away from it."""
-    crown = smoothstep((scalp.height - 60) / 30) * smoothstep((scalp.coordinates[:, 2] + 80) / 30)
+    crown = rise(scalp.height, BOB_PARTED_HEIGHT) * rise(scalp.coordinates[:, 2], BOB_PARTED_DEPTH)
     return np.exp(-(((scalp.coordinates[:, 0] - place) / PARTING_MM) ** 2)) * crown
 
 
@@ -174,6 +185,6 @@ def _curtain(surface: Surface, scalp: Scalp, thickness: np.ndarray) -> np.ndarra
     width = (np.roll(width, 1) + width + np.roll(width, -1)) / 3
     centres = (np.arange(SECTORS) + 0.5) / SECTORS * 360 - 180
     goal = np.interp(scalp.signed_azimuth, centres, width, period=360)
-    narrowing = 1 - TAPER * smoothstep((20 - scalp.height) / 120)
+    narrowing = 1 - TAPER * rise(-scalp.height, TAPERS)
     length = (goal * narrowing + thickness - radius).clip(LEAST_CURTAIN_MM)
     return length[:, None] * outwards / radius[:, None]

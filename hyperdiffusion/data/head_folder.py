@@ -158,7 +158,7 @@ def _rows(table: Path, source: _PlainHeads | _PopulationHeads, *, paths: list[Pa
         number = NAME_PATTERN.fullmatch(name)
         if not number or values != _values(source, int(number[1]), int(number[2])):
             raise BadInput(
-                f"{table}: {name} was drawn with other `expressions` or `without`; "
+                f"{table}: {name} was drawn with other `expressions` or `without`, or by another version; "
                 "repeat the options of the heads that are there, or write to another folder"
             )
         names.add(name)

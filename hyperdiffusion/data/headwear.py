@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hyperdiffusion.data.head_surface import Surface
-from hyperdiffusion.data.scalp import AXIS_DEPTH_MM, Line, Scalp, smoothstep
+from hyperdiffusion.data.scalp import AXIS_DEPTH_MM, Line, Scalp, rise, smoothstep
 from hyperdiffusion.data.solids import plate
 
 # Lower edge of a cap as (azimuth in degrees, height in mm): over the eyebrows, above the ears, low at the back.
@@ -24,8 +24,9 @@ EDGE_MM = 6.0
 VISOR_MM, VISOR_DEGREES, VISOR_THICKNESS_MM = 62.0, 62.0, 4.5
 # Seams of a cap's panels are this deep in mm and half as wide in degrees; its top is this far above the skull in mm.
 SEAM_MM, SEAM_DEGREES, DOME_MM = 1.0, 2.5, 6.0
-# Height in mm on the mean head above which a cap is higher than the skull, and where its seams end, at the button.
-DOME_FROM_MM, BUTTON_MM = 60.0, 100.0
+# Smooth steps as (start, width) in mm on the mean head: upwards, from where a cap is higher than the skull; downwards
+# from the button, from where it has seams.
+DOME_HEIGHT, BUTTON_HEIGHT = (60, 60), (-100, 40)
 # In mm: how far a visor begins behind the cap's rim and below it, and how far its sides hang below its middle; how it
 # slopes down forwards, in mm per mm.
 VISOR_INSIDE_MM, VISOR_BELOW_MM, VISOR_DROOP_MM, VISOR_SLOPE = 14, 2, 14, 0.12
@@ -70,8 +71,8 @@ def with_headwear(
 def _cap_thickness(scalp: Scalp) -> np.ndarray:
     """Return how far in mm a cap stands out from the skull: it has six panels and is higher than the skull."""
     seams = np.exp(-((np.abs((scalp.signed_azimuth + 30) % 60 - 30) / SEAM_DEGREES) ** 2))
-    dome = DOME_MM * smoothstep((scalp.height - DOME_FROM_MM) / 60)
-    return CAP_MM + dome - SEAM_MM * seams * smoothstep((BUTTON_MM - scalp.height) / 40)
+    dome = DOME_MM * rise(scalp.height, DOME_HEIGHT)
+    return CAP_MM + dome - SEAM_MM * seams * rise(-scalp.height, BUTTON_HEIGHT)
 
 
 def visor(scalp: Scalp, moved: Float[np.ndarray, "n 3"]) -> Any:

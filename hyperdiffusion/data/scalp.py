@@ -83,6 +83,12 @@ class Scalp:
         return np.where(self.height > np.interp(self.azimuth, *line.T), nearest, -nearest)
 
 
+def rise(values: np.ndarray, step: tuple[float, float]) -> np.ndarray:
+    """Return a smooth step from 0 to 1, which begins at the first of two numbers and is as wide as the second."""
+    start, width = step
+    return smoothstep((values - start) / width)
+
+
 def smoothstep(values: np.ndarray) -> np.ndarray:
     """Return 0 below 0, 1 above 1 and a smooth step between."""
     clipped = np.clip(values, 0, 1)

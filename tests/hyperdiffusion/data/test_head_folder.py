@@ -104,7 +104,7 @@ def test_rows_of_other_seeds_and_larger_counts_are_kept(boxes, tmp_path):
     [
         ({}, {"plain": True}, "lists heads with factors; leave out `plain`"),
         ({"plain": True}, {}, "lists plain heads; add `plain`"),
-        ({}, {"expressions": 3}, "head_000_0000.* other `expressions` or `without`; repeat the options"),
+        ({}, {"expressions": 3}, "head_000_0000.* other `expressions` or `without`.*; repeat the options"),
         ({"plain": True}, {"plain": True, "expressions": 3}, "other `expressions`"),
         ({}, {"without": ["glasses"]}, "other `expressions` or `without`"),
         ({"without": ["glasses"]}, {}, "other `expressions` or `without`"),

@@ -1,7 +1,7 @@
-"""Quality of the included model against default heads that it was not trained on.
+"""Quality of the included model against plain heads that it was not trained on.
 
-    hyperdiffusion heads SCANS --count 200               # the training heads
-    hyperdiffusion heads TEST --count 64 --seed 1
+    hyperdiffusion heads SCANS --plain --count 200       # the training heads
+    hyperdiffusion heads TEST --plain --count 64 --seed 1
     python benchmarks/included_model.py SCANS TEST REPORT
 
 Samples are decoded at 128^3 and not repaired. The report is that of `hyperdiffusion evaluate --no-repair`; one that is

@@ -2,7 +2,8 @@
 
 from importlib.metadata import version
 
-from hyperdiffusion.data.synthetic_heads import HeadModel, Person, write_heads
+from hyperdiffusion.data.head_folder import write_heads
+from hyperdiffusion.data.synthetic_heads import HeadModel, Person
 from hyperdiffusion.demo import run_demo
 from hyperdiffusion.diffusion.attribute_table import AttributeTable, read_attributes
 from hyperdiffusion.diffusion.attributes import Attributes, Categorical, Numeric

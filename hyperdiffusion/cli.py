@@ -42,22 +42,37 @@ def heads(
     count: int = 64,
     seed: int = 0,
     expressions: int = 2,
+    plain: bool = False,
+    without: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     format: MeshFormat = "ply",
     machine: Machine = Machine(),
 ) -> None:
-    """Write random heads from a parametric head model: closed meshes, the default data.
+    """Write random heads as scanners see them, from a parametric head model: closed meshes, the default data.
 
-    Millimetres, +y up, +z out of the face. OUT/heads.csv lists the parameters of each head. Needs the extra `demo`.
+    People of all ages with hair, beards, glasses, headwear and expressions, and with traces of the scanner.
+    OUT/heads.csv lists the factors and the parameters of each head. Millimetres, +y up, +z out of the face. Needs the
+    extra `demo`.
 
     Args:
         out: Folder for the meshes.
         count: Number of heads.
         seed: Random seed; head k of a seed is the same whatever the count.
-        expressions: Maximum number of facial actions that a head shows at once.
+        expressions: Maximum number of expressions that a head shows at once; of plain heads, faint facial actions.
+        plain: Write bald heads with faint expressions and nothing else.
+        without: A combination of factors or levels that no head has, such as `cap+beard`; can be repeated.
         format: File format of the meshes.
         machine: Compute resources.
     """
-    stage2.write_heads(out, count, seed=seed, mesh_format=format, expressions=expressions, machine=machine)
+    stage2.write_heads(
+        out,
+        count,
+        seed=seed,
+        mesh_format=format,
+        expressions=expressions,
+        plain=plain,
+        without=without,
+        machine=machine,
+    )
 
 
 def prepare(
@@ -126,7 +141,7 @@ def overfit(
         prepared: Fit the meshes as they are: closed heads in the canonical frame (+y up, +z out of the face).
         keep_scale: Never change the size of a scan when preparing: trust its unit.
         template: Mesh of a head in the canonical frame on which scans are registered when preparing; by default the
-            mean of the default heads.
+            mean of the plain synthetic heads.
         batch_size: Scans that are fitted and mixed with each other in one computation, and lost by a kill at most; 0
             chooses for the device.
         ray: Address of a Ray cluster on which the batches are fitted, or auto for the one that this computer belongs
@@ -512,7 +527,7 @@ def evaluate(
 
 
 def demo(out: Folder, machine: Machine = Machine()) -> None:
-    """Run everything once, small: default heads, stage 1, stage 2, new heads, a picture and a table of metrics.
+    """Run everything once, small: plain heads, stage 1, stage 2, new heads, a picture and a table of metrics.
 
     Takes about 15 minutes on two CPU cores. Run the same command again to resume.
 

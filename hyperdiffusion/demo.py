@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from hyperdiffusion.data.synthetic_heads import write_heads
+from hyperdiffusion.data.head_folder import write_heads
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
 from hyperdiffusion.diffusion.generate import sample
 from hyperdiffusion.diffusion.train import train
@@ -36,9 +36,9 @@ class DemoConfig:
     """How large the demo is."""
 
     training_heads: int = 96
-    """Default heads to train on."""
+    """Plain heads to train on."""
     test_heads: int = 48
-    """Default heads to compare with."""
+    """Plain heads to compare with."""
     generated_heads: int = 48
     """New heads to generate."""
     overfit: OverfitConfig = OverfitConfig(fit=FitConfig(first_steps=6000))
@@ -66,8 +66,8 @@ def run_demo(out: Path | str, config: DemoConfig = DemoConfig(), *, machine: Mac
 
 def _run(out: Path, config: DemoConfig, machine: Machine) -> str:
     context = machine.start()
-    training = write_heads(out / "scans", config.training_heads, seed=0, machine=machine)
-    test = write_heads(out / "test_heads", config.test_heads, seed=1, machine=machine)
+    training = write_heads(out / "scans", config.training_heads, seed=0, plain=True, machine=machine)
+    test = write_heads(out / "test_heads", config.test_heads, seed=1, plain=True, machine=machine)
     fitted = overfit(out / "scans", out / "store", config=config.overfit, machine=machine)
     checkpoint = train(out / "store", out / "checkpoint.safetensors", config=config.training, machine=machine)
     generated = _generate(checkpoint, out / "heads", config, context)

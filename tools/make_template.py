@@ -1,4 +1,4 @@
-"""Makes the template of registration: the default head model in, overfit/scans/template.npz out.
+"""Makes the template of registration: the model of plain heads in, overfit/scans/template.npz out.
 
     python tools/make_template.py
 

@@ -1,13 +1,11 @@
-"""Synthetic heads, the default data: a count and a seed in, closed head meshes in millimetres out.
+"""The head model: a random generator in, people and closed meshes of their plain heads in millimetres out.
 
 The heads are cut from Anny (Brégier et al. 2025, arXiv:2511.03589), Apache-2.0 code around MakeHuman's CC0 body data.
 What a head scan does not show (the inside of the mouth, the eye sockets, the tongue) is removed, the surface is made
 smooth by subdivision, and the neck ends in a plane.
 """
 
-import csv
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +17,9 @@ import trimesh
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from overfit.decode_folder import MeshFormat
-from overfit.runtime.atomic_io import atomic_write
-from overfit.runtime.errors import BadInput, require_at_least, require_between
-from overfit.runtime.machine import Machine, RunContext
+from hyperdiffusion.data.solids import boundary_loops, to_arrays, to_manifold
+from overfit.runtime.errors import BadInput
 
-MAX_HEADS = 1_000_000
 # Local changes of these parts shape the head.
 HEAD_PARTS = ("head", "forehead", "eyebrows", "eye", "nose", "mouth", "ear", "cheek", "chin", "neck")
 # Standard deviation of a local change, whose range is -1 to 1: a change of 1 is a caricature.
@@ -95,7 +90,7 @@ class HeadModel:
         order = np.argsort(-np.bincount(component), kind="stable")
         self.skin = faces[(component == order[0]) & ~hidden[faces].all(1)]
         self.eyeballs = [faces[component == order[2]], faces[component == order[3]]]
-        self.openings = _boundary_loops(self.skin)
+        self.openings = boundary_loops(self.skin)
 
     @cached_property
     def actions(self) -> list[str]:
@@ -137,98 +132,32 @@ class HeadModel:
         """
         import manifold3d
 
-        vertices, bones = self._posed_body(person)
+        vertices, bones = self.posed_body(person)
         vertices, skin = _fill_openings(vertices, self.skin, self.openings)
         height = float((1 - NECK_CUT_SHARE) * bones["neck01"][1] + NECK_CUT_SHARE * bones["neck02"][1])
-        head = _subdivided(_cut_above(_manifold(vertices, skin), height - SUBDIVISION_MARGIN_MM), subdivisions)
+        head = _subdivided(_cut_above(to_manifold(vertices, skin), height - SUBDIVISION_MARGIN_MM), subdivisions)
         for eyeball in self.eyeballs:
-            head += _subdivided(_manifold(vertices, eyeball), subdivisions)
+            head += _subdivided(to_manifold(vertices, eyeball), subdivisions)
         head = max(_cut_above(head, height).decompose(), key=manifold3d.Manifold.volume)
-        points, triangles = _arrays(head)
-        return trimesh.Trimesh(points - _head_centre(bones), triangles, process=False)
+        points, triangles = to_arrays(head)
+        return trimesh.Trimesh(points - head_centre(bones), triangles, process=False)
 
     def body_vertices(self, person: Person) -> Float[np.ndarray, "n 3"]:
         """Return all vertices of the person's body in the frame of `mesh`, in the same order for every person."""
-        vertices, bones = self._posed_body(person)
-        return vertices - _head_centre(bones)
+        vertices, bones = self.posed_body(person)
+        return vertices - head_centre(bones)
 
     @torch.no_grad()
-    def _posed_body(self, person: Person) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return vertices (n, 3) and the joints (3,) by name, in millimetres, +y up and +z out of the face."""
+    def posed_body(self, person: Person) -> tuple[Float[np.ndarray, "n 3"], dict[str, Float[np.ndarray, "3"]]]:
+        """Return the body's vertices and its joints by name, in millimetres, +y up and +z out of the face.
+
+        The origin is the body's; `head_centre` is the canonical frame's.
+        """
         body = self.model(
             phenotype_kwargs=person.phenotype, local_changes_kwargs=person.local, facial_actions=person.actions
         )
         vertices, joints = _to_canonical_axes(body["rest_vertices"][0]), _to_canonical_axes(body["rest_bone_heads"][0])
         return vertices, dict(zip(self.model.bone_labels, joints))
-
-
-def write_heads(
-    out: Path | str,
-    count: int = 64,
-    *,
-    seed: int = 0,
-    mesh_format: MeshFormat = "ply",
-    expressions: int = MAX_EXPRESSIONS,
-    machine: Machine = Machine(),
-) -> list[Path]:
-    """Write heads of random people and heads.csv with their parameters; return the paths of the heads.
-
-    Head k of a seed is the same for every count. Heads that exist are kept.
-
-    Args:
-        out: Folder for the meshes, which are in millimetres.
-        count: Number of heads.
-        seed: Seed of the people.
-        mesh_format: Format of the files.
-        expressions: Facial actions that a head shows at once, at most.
-        machine: CPU threads to use.
-
-    Raises:
-        BadInput: If the count, the seed or the expressions are out of bounds, or the extra `demo` is not installed.
-    """
-    out = Path(out)
-    require_between(1, MAX_HEADS, count=count)
-    require_at_least(0, seed=seed, expressions=expressions)
-    paths = [out / f"head_{seed:03d}_{index:05d}.{mesh_format}" for index in range(count)]
-    if all(path.exists() for path in (*paths, out / "heads.csv")):
-        return paths
-    context = machine.start()
-    model = _load_model(context)
-    limit = min(expressions, len(model.actions))
-    with context.progress(count, "heads", "head") as bar:
-        for path, person in _people(model, paths, seed=seed, expressions=limit):
-            if not path.exists():
-                with atomic_write(path) as unfinished:
-                    model.mesh(person).export(unfinished, file_type=mesh_format)
-            bar.update()
-    with atomic_write(out / "heads.csv") as unfinished, open(unfinished, "w", newline="") as file:
-        csv.writer(file).writerows(_parameter_table(model, _people(model, paths, seed=seed, expressions=limit)))
-    return paths
-
-
-def _load_model(context: RunContext) -> HeadModel:
-    description = "loading the head model, minutes the first time"
-    with context.progress(1, description, "model", bar_format="{desc} [{elapsed}]") as bar:
-        model = HeadModel()
-        bar.update()
-    return model
-
-
-def _people(model: HeadModel, paths: list[Path], *, seed: int, expressions: int) -> Iterator[tuple[Path, Person]]:
-    """Yield each path with its person, who is drawn anew: a million people would not fit into memory."""
-    for index, path in enumerate(paths):
-        yield path, model.person(np.random.default_rng([seed, index]), expressions=expressions)
-
-
-def _parameter_table(model: HeadModel, people: Iterator[tuple[Path, Person]]) -> Iterator[list]:
-    """Yield the header and a row of parameters for each person; the parameters of all people have the same names."""
-    labels: list[str] = []
-    for path, person in people:
-        if not labels:
-            labels = [*person.phenotype, *person.local, *model.actions]
-            yield ["file", *labels]
-        values = person.phenotype | person.local | person.actions
-        yield [path.name, *(round(values.get(label, 0.0), 5) for label in labels)]
 
 
 def _part(label: str) -> str:
@@ -242,27 +171,13 @@ def _to_canonical_axes(points: torch.Tensor) -> np.ndarray:
     return Rotation.from_euler("x", -PITCH_DEGREES, degrees=True).apply(np.stack([x, z, -y], axis=1))
 
 
-def _head_centre(bones: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the origin (3,): between the eyes, at their height, halfway to the joint of the head.
+def head_centre(bones: dict[str, Float[np.ndarray, "3"]]) -> Float[np.ndarray, "3"]:
+    """Return the origin: between the eyes, at their height, halfway to the joint of the head.
 
     Unlike the middle of the bounds it does not depend on noses and ears.
     """
     eyes = (bones["eye.L"] + bones["eye.R"]) / 2
     return np.array([eyes[0], eyes[1], (eyes[2] + bones["head"][2]) / 2])
-
-
-def _boundary_loops(faces: np.ndarray) -> list[np.ndarray]:
-    """Return the boundary of triangles (n, 3) as loops of vertices, ordered so that a fan faces outwards."""
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    present = set(map(tuple, edges.tolist()))
-    following = {b: a for a, b in present if (b, a) not in present}
-    loops = []
-    while following:
-        loop = [next(iter(following))]
-        while (after := following.pop(loop[-1])) != loop[0]:
-            loop.append(after)
-        loops.append(np.array(loop))
-    return loops
 
 
 def _fill_openings(vertices: np.ndarray, faces: np.ndarray, loops: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -275,20 +190,6 @@ def _fill_openings(vertices: np.ndarray, faces: np.ndarray, loops: list[np.ndarr
     return np.concatenate([vertices, centres]), np.concatenate([faces, *fans])
 
 
-def _manifold(vertices: np.ndarray, faces: np.ndarray) -> Any:
-    """Return the closed surface of triangles (n, 3) as a manifold3d.Manifold."""
-    import manifold3d
-
-    used, faces = np.unique(faces, return_inverse=True)
-    return manifold3d.Manifold(manifold3d.Mesh64(vertices[used], faces.reshape(-1, 3).astype(np.uint64)))
-
-
-def _arrays(surface: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the vertices (n, 3) and triangles (m, 3) of a manifold3d.Manifold."""
-    mesh = surface.to_mesh64()
-    return np.asarray(mesh.vert_properties)[:, :3], np.asarray(mesh.tri_verts).astype(np.int64)
-
-
 def _cut_above(surface: Any, height: float) -> Any:
     """Return what of a manifold3d.Manifold lies above a height in mm, closed by a plane."""
     return surface.trim_by_plane((0.0, 1.0, 0.0), height)
@@ -296,4 +197,4 @@ def _cut_above(surface: Any, height: float) -> Any:
 
 def _subdivided(surface: Any, subdivisions: int) -> Any:
     """Return a manifold3d.Manifold made smooth."""
-    return _manifold(*trimesh.remesh.subdivide_loop(*_arrays(surface), iterations=subdivisions))
+    return to_manifold(*trimesh.remesh.subdivide_loop(*to_arrays(surface), iterations=subdivisions))

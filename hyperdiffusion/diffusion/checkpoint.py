@@ -22,9 +22,8 @@ from overfit.runtime.tensor_file import open_tensor_file, write_tensor_file
 # Name of the description in the file.
 CHECKPOINT = "hyperdiffusion checkpoint"
 # 4: heads were not warped, and are read as such. 5: warps were splines, which are no longer read. 6: the timestep was
-# only a token, see EARLIER_TRANSFORMER. 7: without attributes, today's. 8: with attributes, today's.
-VERSION = 8
-VERSION_WITHOUT_ATTRIBUTES = 7
+# only a token, see EARLIER_TRANSFORMER. 7: today's.
+VERSION = 7
 OLDEST_VERSION = 4
 FIRST_VERSION_OF_THESE_WARPS = 6
 EARLIER_TRANSFORMER = {"adaptive_norm": False}
@@ -117,7 +116,7 @@ class Checkpoint:
         """Write the checkpoint, whole or not at all."""
         config = self.denoiser.transformer_config
         description = {
-            "version": VERSION if self.conditioning else VERSION_WITHOUT_ATTRIBUTES,
+            "version": VERSION,
             **asdict(self.space),
             "noise_schedule": asdict(self.schedule),
             "transformer": None if config is None else asdict(config),

@@ -56,7 +56,7 @@ class ShapeModel:
     @classmethod
     @cache
     def standard(cls) -> "ShapeModel":
-        """Return the model of the default heads."""
+        """Return the model of the plain heads."""
         with np.load(TEMPLATE_FILE) as stored:
             head, shoulders = (stored[name].astype(float) for name in ("vertices", "shoulder_vertices"))
             faces = np.concatenate([stored["faces"], len(head) + stored["shoulder_faces"]])

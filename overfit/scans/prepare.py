@@ -64,7 +64,7 @@ class PreparationConfig:
     keep_scale: bool = False
     """Trust the unit: never change a scan's size."""
     template: Path | None = None
-    """Mesh of a head in the canonical frame on which scans are registered; by default the mean of the default heads."""
+    """Mesh of a head in the canonical frame on which scans are registered; by default the mean of the plain heads."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def prepare(scan: Scan, config: PreparationConfig = PreparationConfig()) -> Prep
 
 @cache
 def load_template(path: Path | None) -> Template:
-    """Return the template in a file, or the mean of the default heads. Raises BadInput if the file holds no head."""
+    """Return the template in a file, or the mean of the plain heads. Raises BadInput if the file holds no head."""
     return Template.standard() if path is None else Template(read_prepared(Scan(str(path), path)).mesh)
 
 

@@ -11,13 +11,13 @@ from scipy.spatial import cKDTree
 from overfit.geometry.mesh import REGISTRATION_FACE, sample_triangles
 from overfit.geometry.point_cloud import PointCloud
 
-# The mean of the default heads and their principal components; made by tools/make_template.py.
+# The mean of the plain heads and their principal components; made by tools/make_template.py.
 TEMPLATE_FILE = Path(__file__).with_name("template.npz")
 # Points on the template's surface, about 4 mm apart: as dense as registration can use.
 SURFACE_POINTS = 20_000
 # Triangles whose normal points down by more than this cosine are the cut through the neck, which scans do not have.
 NECK_CUT_COSINE = 0.95
-# Modes of the default heads that registration uses: those that can be mistaken for a change of pose.
+# Modes of the plain heads that registration uses: those that can be mistaken for a change of pose.
 POSE_MODES = 20
 # Standard deviation of a head's length, width and height as a share of it, where no modes are known.
 AXIS_DEVIATION = 0.08
@@ -84,7 +84,7 @@ class Template:
 
     @classmethod
     def standard(cls) -> "Template":
-        """Return the mean of the default heads, with the principal components of their shapes."""
+        """Return the mean of the plain heads, with the principal components of their shapes."""
         with np.load(TEMPLATE_FILE) as stored:
             mesh = trimesh.Trimesh(stored["vertices"].astype(float), stored["faces"], process=False)
             return cls(mesh, stored["modes"][:POSE_MODES].astype(float))

@@ -1,22 +1,8 @@
 """Synthetic heads: closed heads of different people, the same for the same seed."""
 
-import csv
-
 import numpy as np
 import pytest
 import trimesh
-from support import ONE_THREAD
-
-from hyperdiffusion.data import synthetic_heads
-from hyperdiffusion.data.synthetic_heads import HeadModel, write_heads
-from overfit.runtime.errors import BadInput
-
-
-@pytest.fixture(scope="module")
-def model() -> HeadModel:
-    pytest.importorskip("anny")
-    pytest.importorskip("manifold3d")
-    return HeadModel()
 
 
 @pytest.fixture(scope="module")
@@ -67,38 +53,3 @@ def test_body_vertices_correspond_and_contain_the_head(model, meshes):
     above = skin[skin[:, 1] > meshes[0].bounds[0, 1] + 5]
     distances = trimesh.proximity.closest_point(meshes[0], above[::20])[1]
     assert len(distances) > 100 and np.median(distances) < 0.3 and np.mean(distances < 1) > 0.9
-
-
-def test_head_k_of_a_seed_does_not_depend_on_the_count_and_is_described(model, tmp_path, monkeypatch):
-    # Loading takes seconds.
-    monkeypatch.setattr(synthetic_heads, "HeadModel", lambda: model)
-    write_heads(tmp_path / "one", 1, seed=5, machine=ONE_THREAD)
-    paths = write_heads(tmp_path / "two", 2, seed=5, machine=ONE_THREAD)
-    assert paths[0].read_bytes() == (tmp_path / "one" / paths[0].name).read_bytes()
-    with open(tmp_path / "two" / "heads.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["file"] for row in rows] == [path.name for path in paths]
-    assert 0.3 <= float(rows[0]["age"]) <= 1 and rows[0]["age"] != rows[1]["age"]
-    assert trimesh.load_mesh(paths[0]).is_watertight
-
-
-def test_existing_heads_are_kept(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic_heads, "HeadModel", lambda: model)
-    (path,) = write_heads(tmp_path, 1, machine=ONE_THREAD)
-    path.write_text("kept")
-    paths = write_heads(tmp_path, 2, machine=ONE_THREAD)
-    assert path.read_text() == "kept" and paths[1].exists()
-
-
-def test_nothing_is_loaded_if_all_heads_exist(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic_heads, "HeadModel", lambda: pytest.fail("loaded"))
-    for name in ("head_000_00000.ply", "heads.csv"):
-        (tmp_path / name).touch()
-    assert write_heads(tmp_path, 1) == [tmp_path / "head_000_00000.ply"]
-
-
-@pytest.mark.parametrize("options", [{"count": 0}, {"count": -5}, {"count": 10**9}, {"seed": -1}, {"expressions": -1}])
-def test_counts_and_seeds_are_bounded(tmp_path, options):
-    ((name, value),) = options.items()
-    with pytest.raises(BadInput, match=f"`{name}={value}`"):
-        write_heads(tmp_path, **options)

@@ -2,6 +2,9 @@
 
 from tables import Column
 
+# Attributes of heads that are classified.
+HEAD_FACTORS = ("hair", "beard", "glasses", "headwear")
+HEAD_NUMBERS = ("age", "weight", "gender", "smile", "open_mouth", "frown", "closed_eyes", "puffed_cheeks")
 SET = Column("set", "heads")
 ONE_NNA = Column("one_nna_chamfer", "1-NNA", "half")
 COVERAGE = Column("coverage_chamfer", "coverage", "higher")
@@ -161,6 +164,14 @@ POPULATION = (
     Column("half_glasses", "half glasses", "lower", digits=1, percent=True),
     Column("withheld", "withheld combinations"),
     Column("accuracy", "classifier's accuracy", digits=1, percent=True),
+)
+CONTROL = (
+    SET,
+    *(Column(name, f"{name}: right level", "higher", digits=0, percent=True) for name in HEAD_FACTORS),
+    *(Column(name, f"{name.replace('_', ' ')}: correlation", "higher") for name in HEAD_NUMBERS),
+    DIVERSITY,
+    Column("within_mm", "neutral parts, same person, mm", "lower", digits=2),
+    Column("between_mm", "different people, mm", digits=2),
 )
 METRICS_SPEED = (
     Column("method", "method"),

@@ -12,21 +12,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import trimesh
+from columns import HEAD_FACTORS, HEAD_NUMBERS
 from jaxtyping import Float, Int
 from torch import nn
 
+from hyperdiffusion.data.factors import LEVELS
 from hyperdiffusion.evaluation.normal_map_features import normal_map_views
 from overfit import RunContext, run_tasks_in_order
 
 # Factors with their levels; the first one is the absence of a factor.
-FACTORS = {
-    "hair": ("bald", "cropped", "short", "bob", "bun", "curly"),
-    "beard": ("none", "stubble", "moustache", "full"),
-    "glasses": ("none", "thin", "thick"),
-    "headwear": ("none", "cap", "headband"),
-}
+FACTORS = {name: LEVELS[name] for name in HEAD_FACTORS}
 # Attributes that are numbers.
-NUMBERS = ("age", "weight", "gender", "smile", "open_mouth", "frown", "closed_eyes", "puffed_cheeks")
+NUMBERS = HEAD_NUMBERS
 # Pixels along a side of a normal map.
 IMAGE_SIZE = 96
 # Passes through the heads, heads in one step and the peak learning rate.

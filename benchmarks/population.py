@@ -198,7 +198,8 @@ def _model(population: Population, name: str, path: Path) -> Checkpoint:
             if trainer.is_validation_due:
                 trainer.validate()
     state = trainer.state
-    record = TrainingRecord({}, [], state.step, state.best_step, mixture_components=0, val_loss=state.best_loss)
+    loss = state.best_loss if trainer.validates else None
+    record = TrainingRecord({}, [], state.step, state.best_step, mixture_components=0, val_loss=loss)
     space = population.store.rows().space
     model = Checkpoint(space, trainer.objective.coordinates, config.noise_schedule, trainer.model(), record)
     model.save(path)

@@ -1,7 +1,6 @@
 """Every benchmark runs on tiny data by its own command line, and writes its rows as JSON."""
 
 import csv
-import json
 
 import compare_generators
 import fit_quality
@@ -18,43 +17,17 @@ import results_io
 import sample_speed
 import train_scale
 from baselines import velocity_diffusion
+from benchmark_runs import run, short_fits
 from support import ONE_THREAD, TINY, ellipsoid
 
 from hyperdiffusion import TransformerConfig, train
 from overfit import BadInput
 
-ONE_CORE = ["--device", "cpu", "--threads", "1"]
 # Methods that need no minutes and no GPU; the omitted ones differ from these by a number.
 METHODS = [
     *("training_scans", "training_fits", "noisy_fits", "ours", "gaussian_latent", "hyperdiffusion", "scaled_weights"),
     *("gaussian_weights_10", "gaussian_vertices", "auto_decoder", "auto_decoder_gaussian", "point_cloud", "voxels_24"),
 ]
-
-
-def run(benchmark, out, *arguments) -> dict:
-    """Run a benchmark's command line and return its result."""
-    words = [str(word) for word in (*arguments, "--json", out, *ONE_CORE)]
-    benchmark.main(results_io.parse_config(benchmark.BenchmarkConfig, words))
-    result = json.loads(out.read_text())
-    assert result["benchmark"] == benchmark.__name__ and result["machine"]["cores"] == 1
-    return result
-
-
-def short_fits(prefix: str) -> list[str]:
-    """Flags for fits of ellipsoids that take a second."""
-    values = {
-        "fit.steps": 40,
-        "fit.first-steps": 150,
-        "fit.points-per-step": 256,
-        "labels.near-points": 3000,
-        "labels.band-points": 1000,
-        "labels.uniform-points": 1000,
-        "check-resolution": 32,
-        "max-error-mm": 1000,
-        "alignment.align": "none",
-    }
-    flags = [str(word) for name, value in values.items() for word in (f"--{prefix}.{name}", value)]
-    return [*flags, f"--{prefix}.no-repair"]
 
 
 @pytest.fixture(scope="module")

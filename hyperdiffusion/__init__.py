@@ -5,6 +5,7 @@ from importlib.metadata import version
 from hyperdiffusion.data.head_folder import write_heads
 from hyperdiffusion.data.synthetic_heads import HeadModel, Person
 from hyperdiffusion.demo import run_demo
+from hyperdiffusion.diffusion.affect import affect_request
 from hyperdiffusion.diffusion.attribute_table import AttributeTable, read_attributes
 from hyperdiffusion.diffusion.attributes import Attributes, Categorical, Numeric
 from hyperdiffusion.diffusion.checkpoint import Checkpoint, TrainingRecord
@@ -85,6 +86,7 @@ __all__ = [
     "WeightCoordinates",
     "WrittenHeads",
     "__version__",
+    "affect_request",
     "chamfer_distances",
     "code_optimizer",
     "code_table",

@@ -300,9 +300,9 @@ def sample(
     """
     context = machine.start()
     model = _load(checkpoint, context)
-    request = _request(set, valence=valence, arousal=arousal)
-    if request:
-        _require_attributes(model, checkpoint)
+    request = _request(set)
+    if request or valence is not None or arousal is not None:
+        request = _with_affect(request, _require_attributes(model, checkpoint), valence, arousal)
     elif sampling.guidance != 1:
         raise BadInput(f"`guidance={sampling.guidance:g}`: has nothing to guide towards; give `set` too")
     written = stage2.write_samples(
@@ -390,8 +390,8 @@ def edit(
     """
     context = machine.start()
     model = _load(checkpoint, context)
-    _require_attributes(model, checkpoint)
-    request = _request(set, valence=valence, arousal=arousal)
+    attributes = _require_attributes(model, checkpoint)
+    request = _with_affect(_request(set), attributes, valence, arousal)
     fits = None if store is None else stage1.Store(store).read()
     edited = stage2.edit_head(
         model, head, request, fits=fits, seed=seed, given=_request(given, "given"), steps=steps, context=context
@@ -545,8 +545,8 @@ def _load(checkpoint: Path | None, context: stage1.RunContext) -> stage2.Checkpo
     return stage2.Checkpoint.load(checkpoint, context.device)
 
 
-def _request(words: Sequence[str], flag: str = "set", **shorthands: float | None) -> dict[str, float | str]:
-    """The attributes of `name=value` words, and those that have a flag of their own."""
+def _request(words: Sequence[str], flag: str = "set") -> dict[str, float | str]:
+    """The attributes of `name=value` words."""
     request: dict[str, float | str] = {}
     for word in words:
         name, equals, value = word.partition("=")
@@ -555,14 +555,22 @@ def _request(words: Sequence[str], flag: str = "set", **shorthands: float | None
         if name in request:
             raise BadInput(f"`{flag}`: {name} is given twice; give one value")
         request[name.strip()] = value.strip()
-    short = {name: value for name, value in shorthands.items() if value is not None}
-    if twice := [name for name in short if name in request]:
-        raise BadInput(f"`{twice[0]}`: is given by `set` too; give one value")
-    return request | short
+    return request
 
 
-def _require_attributes(model: stage2.Checkpoint, checkpoint: Path | None) -> None:
-    model.require_conditioning("the included model" if checkpoint is None else str(checkpoint))
+def _with_affect(
+    request: dict[str, float | str], attributes: stage2.Attributes, valence: float | None, arousal: float | None
+) -> dict[str, float | str]:
+    """The request with the expression of this valence and arousal."""
+    expression = stage2.affect_request(attributes, valence=valence, arousal=arousal)
+    if twice := [name for name in expression if name in request]:
+        raise BadInput(f"`set`: {twice[0]} is given by valence and arousal too; give one of them")
+    return {**request, **expression}
+
+
+def _require_attributes(model: stage2.Checkpoint, checkpoint: Path | None) -> stage2.Attributes:
+    name = "the included model" if checkpoint is None else str(checkpoint)
+    return model.require_conditioning(name).attributes
 
 
 def _find_heads(

@@ -86,7 +86,10 @@ def test_an_edit_writes_the_head_before_and_after(work, store, tmp_path, head):
         (["sample", "OUT", "--set", "glasses=round"], "glasses=round: give one of none, thin"),
         (["sample", "OUT", "--set", "age"], "--set: age is no attribute with a value; give name=value"),
         (["sample", "OUT", "--set", "age=0.2", "--set", "age=0.3"], "--set: age is given twice"),
-        (["sample", "OUT", "--set", "valence=0.2", "--valence", "0.3"], "--valence: is given by --set too"),
+        (
+            ["sample", "OUT", "--set", "valence=0.2", "--valence", "0.3"],
+            "--set: valence is given by valence and arousal too",
+        ),
         (["sample", "OUT", "--valence", "4"], "valence=4.0: give a number from -0.9 to 0.8"),
         (["sample", "OUT", "--guidance", "2"], "--guidance 2: has nothing to guide towards; give --set too"),
         (["sample", "OUT", "--guidance", "-1", "--set", "age=0.2"], "--guidance -1.0: give 0 or more"),

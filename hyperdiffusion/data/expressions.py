@@ -83,6 +83,23 @@ def affect(strengths: Mapping[str, float]) -> tuple[float, float]:
     return float(valence), float(arousal)
 
 
+def strengths_at(valence: float, arousal: float) -> dict[str, float]:
+    """Return the strengths of all expressions that together lie at a place: only the two next to it are shown.
+
+    Places outside the unit disc are moved to its rim. Strengths change continuously with the place.
+    """
+    place = np.array([valence, arousal]) / max(1.0, float(np.hypot(valence, arousal)))
+    places = {name: np.array([shown.valence, shown.arousal]) for name, shown in EXPRESSIONS.items()}
+    around = sorted(places, key=lambda name: np.arctan2(*places[name][::-1]))
+    strengths = dict.fromkeys(EXPRESSIONS, 0.0)
+    for first, second in zip(around, around[1:] + around[:1]):
+        shares = np.linalg.solve(np.stack([places[first], places[second]], axis=1), place)
+        if (shares >= 0).all():
+            strengths |= {first: min(1.0, float(shares[0])), second: min(1.0, float(shares[1]))}
+            break
+    return strengths
+
+
 def facial_actions(rng: np.random.Generator, strengths: Mapping[str, float], known: list[str]) -> dict[str, float]:
     """Return the strengths, 0 to 1, of Anny's facial actions that show the expressions.
 

@@ -3,19 +3,18 @@
 Valence is how pleasant, arousal how intense an emotion is (Russell 1980, a circumplex model of affect).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 
-from hyperdiffusion.diffusion.attributes import Numeric
+from hyperdiffusion.diffusion.affect import AROUSAL, VALENCE, affect_request
+from hyperdiffusion.diffusion.attributes import Attributes, Numeric
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
-from hyperdiffusion.diffusion.conditioning import Conditioning
 from hyperdiffusion.diffusion.generate import SamplingConfig, sample_given
 from overfit.runtime.errors import BadInput, require_at_least, require_between
 
-# Names of the attributes that span the plane.
-VALENCE, AROUSAL = "valence", "arousal"
 # Largest number of positions along an axis.
 MAX_SIZE = 32
 # Few steps: a plane has many heads.
@@ -37,11 +36,11 @@ def expression_plane(
 ) -> ExpressionPlane:
     """Return one person over a grid of `size` x `size` positions, from -1 to 1 each.
 
-    All heads come from the same noise and have the same other attributes, those of a training head. Positions -1 and 1
-    are the smallest and largest values of the training heads.
+    All heads come from the same noise and have the same other attributes, those of a training head. For a model with
+    the attributes valence and arousal, positions -1 and 1 are the smallest and largest values of the training heads.
 
     Raises:
-        BadInput: If the model has no numeric attributes `valence` and `arousal`, or an argument is out of range.
+        BadInput: If the model knows no expressions, or an argument is out of range.
     """
     require_between(2, MAX_SIZE, size=size)
     require_at_least(0, seed=seed)
@@ -49,10 +48,8 @@ def expression_plane(
     axis = torch.linspace(-1, 1, size, device=checkpoint.device)
     arousal, valence = torch.meshgrid(axis.flip(0), axis, indexing="ij")
     positions = torch.stack([valence.flatten(), arousal.flatten()], dim=1)
-    wanted = conditioning.attributes.missing(len(positions), checkpoint.device)
-    for name, position in zip((VALENCE, AROUSAL), positions.unbind(1)):
-        index, column = _axis(conditioning, name)
-        wanted[:, index] = column.low + (column.high - column.low) * (position + 1) / 2
+    wanted = torch.stack([_wanted(conditioning.attributes, place) for place in positions.tolist()])
+    wanted = wanted.to(checkpoint.device)
     person = [(seed, 0)]
     others = conditioning.complete(conditioning.attributes.missing(1, checkpoint.device)[0], person)
     values = torch.where(wanted.isnan(), others, wanted)
@@ -60,10 +57,17 @@ def expression_plane(
     return ExpressionPlane(positions, sample_given(checkpoint, values, wanted=wanted, seeds=seeds, config=config))
 
 
-def _axis(conditioning: Conditioning, name: str) -> tuple[int, Numeric]:
-    """The column of an attribute that spans the plane, and its index."""
-    index = conditioning.attributes.index(name)
-    column = conditioning.attributes.columns[index]
+def _wanted(attributes: Attributes, place: Sequence[float]) -> Float[torch.Tensor, " n"]:
+    """The attributes of an expression at a position; missing where it has none."""
+    request = affect_request(attributes, valence=place[0], arousal=place[1])
+    if set(request) == {VALENCE, AROUSAL}:
+        request = {name: _in_range(attributes, name, position) for name, position in zip((VALENCE, AROUSAL), place)}
+    return attributes.parse(request)
+
+
+def _in_range(attributes: Attributes, name: str, position: float) -> float:
+    """The value at a position from -1 to 1 of the range of the training heads."""
+    column = attributes.columns[attributes.index(name)]
     if not isinstance(column, Numeric):
         raise BadInput(f"{name}: has levels in this model, not numbers; train one with numbers in this column")
-    return index, column
+    return column.low + (column.high - column.low) * (position + 1) / 2

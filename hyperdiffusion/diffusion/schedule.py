@@ -16,7 +16,7 @@ COSINE_OFFSET = 0.008
 COSINE_MAX_BETA = 0.999
 # Mean and standard deviation of ln sigma in training. Karras et al. 2022 (section 5) have -1.2 and 1.2 for images; ours
 # were measured (docs/experiments/denoiser.md).
-LOG_SIGMA_MEAN = -0.8
+LOG_SIGMA_MEAN = -0.7
 LOG_SIGMA_STD = 0.8
 
 Denoise = Callable[..., torch.Tensor]

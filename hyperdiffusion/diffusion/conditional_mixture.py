@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import nn
 
 from hyperdiffusion.diffusion.attributes import Attributes
-from hyperdiffusion.diffusion.independent_components import IndependentComponents
+from hyperdiffusion.diffusion.marginal import Marginal, restore_marginal
 from hyperdiffusion.diffusion.mixture import GaussianMixture
 from hyperdiffusion.diffusion.ridge import Ridge, ridge
 
@@ -19,8 +19,6 @@ from hyperdiffusion.diffusion.ridge import Ridge, ridge
 MIN_VARIANCE = 0.01
 # Directions along which the attributes move the mean less than this, relative to the most, are rounding errors.
 MIN_RELATIVE_SHIFT = 1e-4
-
-Marginal = GaussianMixture | IndependentComponents
 
 
 class ConditionalMixture(nn.Module):
@@ -102,12 +100,6 @@ class ConditionalMixture(nn.Module):
         """Return the variance inside the components along each coordinate."""
         unknown = values.isnan().all(1, keepdim=True)
         return torch.where(unknown, self.marginal.within_variance, self.residual.within_variance)
-
-
-def restore_marginal(state: Mapping[str, torch.Tensor]) -> Marginal:
-    """Return the mixture with a `state_dict`. Raises KeyError if the state is another's."""
-    kind = IndependentComponents if "directions" in state else GaussianMixture
-    return kind(*(state[name] for name in kind.TENSORS))
 
 
 def _residual(

@@ -14,8 +14,9 @@ from torch import nn
 
 from hyperdiffusion.diffusion.attributes import Attributes
 from hyperdiffusion.diffusion.condition_tokens import ConditionTokens
-from hyperdiffusion.diffusion.conditional_mixture import ConditionalMixture, Marginal, restore_marginal
+from hyperdiffusion.diffusion.conditional_mixture import ConditionalMixture
 from hyperdiffusion.diffusion.coordinates import Coordinates, LatentCoordinates, WeightCoordinates
+from hyperdiffusion.diffusion.marginal import Marginal, restore_marginal
 from hyperdiffusion.diffusion.mixture import GaussianMixture
 from hyperdiffusion.diffusion.schedule import Denoise, NoiseSchedule, gaussian_posterior_std
 from overfit.runtime.errors import BadInput, require_at_least, require_between

@@ -26,8 +26,6 @@ MIN_VARIANCE = 0.005
 MIN_GAIN = 0.02
 # Steps of FastICA. Directions along which heads are Gaussian never converge, and do not matter.
 MAX_STEPS = 100
-# The directions must reduce the validation loss by this fraction; less may be chance.
-MIN_IMPROVEMENT = 0.01
 
 
 class IndependentComponents(nn.Module):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from hyperdiffusion.diffusion.conditional_mixture import ConditionalMixture, Marginal
+from hyperdiffusion.diffusion.conditional_mixture import ConditionalMixture
 from hyperdiffusion.diffusion.coordinates import LatentCoordinates
 from hyperdiffusion.diffusion.denoiser import (
     Denoiser,
@@ -20,10 +20,8 @@ from hyperdiffusion.diffusion.denoiser import (
 )
 from hyperdiffusion.diffusion.distributed import ProcessGroup, gather_model
 from hyperdiffusion.diffusion.encode_store import EncodedStore
-from hyperdiffusion.diffusion.independent_components import MIN_IMPROVEMENT as MIN_IMPROVEMENT_OF_COMPONENTS
-from hyperdiffusion.diffusion.independent_components import IndependentComponents
 from hyperdiffusion.diffusion.loss import NoisedBatch, Objective
-from hyperdiffusion.diffusion.mixture import GaussianMixture
+from hyperdiffusion.diffusion.marginal import Marginal, select_marginal
 from hyperdiffusion.diffusion.schedule import Denoise
 from hyperdiffusion.diffusion.training_config import TrainingConfig
 from hyperdiffusion.diffusion.training_state import TrainingState, frozen_copy
@@ -208,21 +206,15 @@ class Trainer:
         def loss(mixture: Marginal) -> float:
             return self.validation_loss(MixtureDenoiser(config.noise_schedule, mixture).to(self.device))
 
-        heads = self.training[torch.arange(len(self.training))]
-        variance = default_mixture(coordinates).within_variance.cpu()
-        mixture: Marginal
-        mixture, lowest = GaussianMixture.select(
-            heads,
+        mixture, mixture_loss = select_marginal(
+            self.training[torch.arange(len(self.training))],
             std=coordinates.std.cpu(),
-            variance=variance,
+            variance=default_mixture(coordinates).within_variance.cpu(),
             max_components=config.max_mixture_components,
+            independent=config.independent_components,
             loss=loss,
         )
-        if config.independent_components:
-            independent, independent_loss = IndependentComponents.select(heads, variance=variance, loss=loss)
-            if independent and independent_loss < (1 - MIN_IMPROVEMENT_OF_COMPONENTS) * lowest:
-                mixture, lowest = independent, independent_loss
-        return mixture, min(1.0, lowest)
+        return mixture, min(1.0, mixture_loss)
 
     def _conditional_mixture(self, marginal: Marginal | None) -> tuple[ConditionalMixture, float]:
         """The mixture of heads with attributes that training starts from, and its loss."""

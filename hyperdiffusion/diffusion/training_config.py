@@ -48,7 +48,7 @@ class TrainingConfig:
     fewer than 20 heads have no validation heads and train to the end."""
     max_val: int = 256
     """Upper bound on the number of validation heads."""
-    patience: int = 1500
+    patience: int = 1000
     """Steps without a lower validation loss after which training ends. It ends earlier if the loss rises: the model
     then memorises the training heads."""
     lr: float = 1e-3

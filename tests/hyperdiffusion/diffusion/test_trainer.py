@@ -49,7 +49,7 @@ def test_the_step_schedule_decays_by_a_tenth_every_200_epochs():
 def test_the_cosine_schedule_peaks_after_the_warmup_and_ends_near_zero():
     config = TrainingConfig(steps=1000)
     rates = [learning_rate(step, config, total_steps=1000, steps_per_epoch=2) for step in range(1000)]
-    assert max(rates) == rates[99] == pytest.approx(5e-4) and rates[-1] < 1e-8
+    assert max(rates) == rates[99] == pytest.approx(config.lr) and rates[-1] < 1e-8
     # A short training peaks halfway.
     short = [learning_rate(step, config, total_steps=50, steps_per_epoch=2) for step in range(50)]
     assert max(short) == short[24] == pytest.approx(5e-4)

@@ -1,0 +1,49 @@
+"""The distribution of heads of which nothing is known: codes (heads, D) in; the one that validation selects out."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+
+from hyperdiffusion.diffusion.independent_components import IndependentComponents
+from hyperdiffusion.diffusion.mixture import GaussianMixture
+
+Marginal = GaussianMixture | IndependentComponents
+
+# Independent components must have a validation loss lower than the mixture's by this fraction; less may be chance.
+MIN_IMPROVEMENT = 0.01
+
+
+def select_marginal(
+    codes: Float[torch.Tensor, "heads D"],
+    *,
+    std: Float[torch.Tensor, " D"],
+    variance: Float[torch.Tensor, " D"],
+    max_components: int,
+    independent: bool,
+    loss: Callable[[Marginal], float],
+) -> tuple[Marginal, float]:
+    """Return a Gaussian mixture or independent components, and the validation loss.
+
+    Args:
+        codes: Whitened training heads.
+        std: Standard deviation of the weights along each coordinate.
+        variance: Variance of unseen heads along each whitened coordinate.
+        max_components: Upper bound on the mixture's components.
+        independent: Whether independent components may be selected.
+        loss: Validation loss of a distribution.
+    """
+    mixture, mixture_loss = GaussianMixture.select(
+        codes, std=std, variance=variance, max_components=max_components, loss=loss
+    )
+    if independent:
+        found, found_loss = IndependentComponents.select(codes, variance=variance, loss=loss)
+        if found is not None and found_loss < (1 - MIN_IMPROVEMENT) * mixture_loss:
+            return found, found_loss
+    return mixture, mixture_loss
+
+
+def restore_marginal(state: Mapping[str, torch.Tensor]) -> Marginal:
+    """Return the distribution with a `state_dict`. Raises KeyError if the state is another's."""
+    kind = IndependentComponents if "directions" in state else GaussianMixture
+    return kind(*(state[name] for name in kind.TENSORS))

@@ -34,6 +34,13 @@ def test_a_request_leaves_the_rest_missing():
 
 
 @pytest.mark.parametrize(
+    "low, high, text", [(1950, 2001, "1950 to 2001"), (-0.9, 0.8, "-0.9 to 0.8"), (1e6, 1.25e6, "1000000 to 1250000")]
+)
+def test_ranges_have_as_many_digits_as_they_need(low, high, text):
+    assert Numeric("year", (low + high) / 2, 1.0, low, high).allowed == f"a number from {text}"
+
+
+@pytest.mark.parametrize(
     "request_, message",
     [
         ({"hair": "long"}, "hair: the model has no attribute of this name; give one of age, glasses"),

@@ -206,6 +206,8 @@ def _column(
     path: Path, name: str, texts: dict[int, tuple[int, str]], heads: int
 ) -> tuple[Attribute, Float[torch.Tensor, " heads"]]:
     """Return an attribute and its values, from the line and the text of the heads that have a row."""
+    if "=" in name:
+        raise _Unusable(f"column {name} has = in its name, which separates a name from its value in a request")
     known = {head: (line, text) for head, (line, text) in texts.items() if text.lower() not in MISSING}
     numbers = {head: number for head, (_, text) in known.items() if (number := _number(text)) is not None}
     if not known:

@@ -1,4 +1,4 @@
-"""What a model knows of attributes: wanted values (n,) in, values (B, n) of B samples out; and measured codes."""
+"""What a model knows of attributes: wanted values (n,) or codes (B, D) in; the values (B, n) of B heads out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -76,6 +76,7 @@ MANY = [f"c{index}" for index in range(33)]
         (["file,age,size", "00,1,2", "01,1,3"], ["age"], "column age is 1 for all heads"),
         (["file,glasses", "00,thin", "01,thin"], [], "column glasses is thin for all heads"),
         (["file,age", "00,", "01,nan"], [], "column age has no values"),
+        (["file,a=b", "00,1", "01,2"], ["a=b"], "column a=b has = in its name.*; leave it out of `columns`"),
         (["file,age", "00,1", "00.ply,2"], [], "lines 2 and 3 are both of 00.ply"),
         (["file,age", "00,1", "01"], [], "line 3 has 1 columns, the header 2"),
         (["file,age,age", "00,1,1", "01,2,2"], [], "two columns named age"),

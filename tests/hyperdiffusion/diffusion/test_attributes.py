@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hyperdiffusion import Attributes, Categorical, Numeric
+from hyperdiffusion.diffusion.attribute_card import attribute_card
 from overfit import BadInput
 
 ATTRIBUTES = Attributes((Numeric("age", 0.5, 0.25, 0.0, 1.0), Categorical("glasses", ("none", "thin"), (0.75, 0.25))))
@@ -24,6 +25,11 @@ def test_features_lead_back_to_their_values():
 
 def test_attributes_survive_json():
     assert Attributes.of(json.loads(json.dumps(ATTRIBUTES.to_json()))) == ATTRIBUTES
+
+
+def test_the_example_on_the_card_can_be_pasted_into_a_shell():
+    attributes = Attributes((Numeric("shoe size", 40.0, 2.0, 35.0, 48.0),))
+    assert "--checkpoint model.safetensors --set 'shoe size=48'`" in attribute_card(attributes, "model.safetensors")
 
 
 def test_a_request_leaves_the_rest_missing():

@@ -63,8 +63,10 @@ def expression_plane(
 
 def _axis(conditioning: Conditioning, name: str) -> tuple[int, Numeric]:
     """The column of an attribute that spans the plane, and its index."""
-    index = conditioning.attributes.index(name)
-    column = conditioning.attributes.columns[index]
-    if not isinstance(column, Numeric):
-        raise BadInput(f"{name}: has levels in this model, not numbers; train one with numbers in this column")
-    return index, column
+    for index, column in enumerate(conditioning.attributes.columns):
+        if column.name == name and isinstance(column, Numeric):
+            return index, column
+    names = ", ".join(conditioning.attributes.names)
+    raise BadInput(
+        f"{name}: not a numeric attribute of this model, which has {names}; train one with numbers in a column {name}"
+    )

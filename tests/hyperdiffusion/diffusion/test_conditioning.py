@@ -6,7 +6,7 @@ import pytest
 import torch
 from support import ONE_THREAD, TINY, train_until_killed
 
-from hyperdiffusion import SamplingConfig, edit, edit_head, expression_plane, read_attributes, sample, train
+from hyperdiffusion import Attributes, SamplingConfig, edit, edit_head, expression_plane, read_attributes, sample, train
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
 from hyperdiffusion.diffusion.encode_store import train_val_split
 from overfit import BadInput, Store
@@ -195,6 +195,18 @@ def test_more_steps_than_timesteps_are_refused(attributed_model):
         edit_head(attributed_model, "0", {"age": 0.5}, steps=100)
     with pytest.raises(BadInput, match="`steps=100`: give 1 to 99"):
         expression_plane(attributed_model, config=SamplingConfig("dpm", 100))
+
+
+def test_a_plane_needs_numbers_of_valence_and_arousal(attributed_model):
+    conditioning = attributed_model.require_conditioning()
+    age, valence, _, glasses = conditioning.attributes.columns
+    for columns, name in [
+        ((age, glasses), "valence"),
+        ((valence, dataclasses.replace(glasses, name="arousal")), "arousal"),
+    ]:
+        others = dataclasses.replace(conditioning, attributes=Attributes(columns))
+        with pytest.raises(BadInput, match=f"{name}: not a numeric attribute of this model, .*in a column {name}"):
+            expression_plane(dataclasses.replace(attributed_model, conditioning=others))
 
 
 def test_what_a_sample_was_given_is_refused_for_a_fit(attributed_model, attributed_store):

@@ -232,9 +232,9 @@ def train(
     withdrawn = stage2.withdrawn_heads(store, checkpoint)
     if withdrawn and stage2.is_main_process():
         print(f"{checkpoint}: {withdrawn} of its training heads removed from {store}; training it anew")
-    table = None if attributes is None else _read_attributes(attributes, store, columns)
     if columns and attributes is None:
         raise BadInput("`columns`: of which file? give `attributes` too")
+    table = None if attributes is None else _read_attributes(attributes, store, columns)
     model = stage2.train(
         store,
         checkpoint,
@@ -252,6 +252,8 @@ def train(
 
 def _read_attributes(path: Path, store: Path, columns: Sequence[str]) -> stage2.AttributeTable:
     names = [name.strip() for group in columns for name in group.split(",") if name.strip()]
+    if columns and not names:
+        raise BadInput("`columns`: names no column; name some, separated by commas, or leave it out")
     table = stage2.read_attributes(path, store, columns=names)
     for remark in table.remarks if stage2.is_main_process() else ():
         print(remark)
@@ -303,8 +305,8 @@ def sample(
     request = _request(set)
     if request or valence is not None or arousal is not None:
         request = _with_affect(request, _require_attributes(model, checkpoint), valence, arousal)
-    elif sampling.guidance != 1:
-        raise BadInput(f"`guidance={sampling.guidance:g}`: has nothing to guide towards; give `set` too")
+    else:
+        _require_no_guidance(sampling)
     written = stage2.write_samples(
         model,
         out,
@@ -549,12 +551,12 @@ def _request(words: Sequence[str], flag: str = "set") -> dict[str, float | str]:
     """The attributes of `name=value` words."""
     request: dict[str, float | str] = {}
     for word in words:
-        name, equals, value = word.partition("=")
+        name, equals, value = (part.strip() for part in word.partition("="))
         if not (name and equals and value):
             raise BadInput(f"`{flag}`: {word} is no attribute with a value; give name=value, such as age=0.8")
         if name in request:
             raise BadInput(f"`{flag}`: {name} is given twice; give one value")
-        request[name.strip()] = value.strip()
+        request[name] = value
     return request
 
 
@@ -571,6 +573,13 @@ def _with_affect(
 def _require_attributes(model: stage2.Checkpoint, checkpoint: Path | None) -> stage2.Attributes:
     name = "the included model" if checkpoint is None else str(checkpoint)
     return model.require_conditioning(name).attributes
+
+
+def _require_no_guidance(sampling: stage2.SamplingConfig) -> None:
+    for name in ("guidance", "guidance_by"):
+        value = getattr(sampling, name)
+        if value != getattr(stage2.SamplingConfig(), name):
+            raise BadInput(f"`{name}={value}`: has nothing to guide towards; give `set` too")
 
 
 def _find_heads(

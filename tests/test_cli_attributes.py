@@ -90,8 +90,11 @@ def test_an_edit_writes_the_head_before_and_after(work, store, tmp_path, head):
             ["sample", "OUT", "--set", "valence=0.2", "--valence", "0.3"],
             "--set: valence is given by valence and arousal too",
         ),
+        (["sample", "OUT", "--set", "age=0.2", "--set", "age =0.3"], "--set: age is given twice"),
+        (["sample", "OUT", "--set", "age= "], "--set: age= is no attribute with a value; give name=value"),
         (["sample", "OUT", "--valence", "4"], "valence=4.0: give a number from -0.9 to 0.8"),
-        (["sample", "OUT", "--guidance", "2"], "--guidance 2: has nothing to guide towards; give --set too"),
+        (["sample", "OUT", "--guidance", "2"], "--guidance 2.0: has nothing to guide towards; give --set too"),
+        (["sample", "OUT", "--guidance-by", "classifier"], "--guidance-by classifier: has nothing to guide towards"),
         (["sample", "OUT", "--guidance", "-1", "--set", "age=0.2"], "--guidance -1.0: give 0 or more"),
         (["edit", "OUT", "0"], "--set: name what to change, such as age"),
         (["edit", "OUT", "nobody", "--set", "age=0.2"], "nobody: no head of this name"),
@@ -121,10 +124,14 @@ def test_a_model_without_attributes_is_named_with_the_remedy(store, tmp_path, wo
     [
         ([["file", "age"], ["x.ply", 1], ["y.ply", 2]], [], "knows no head of the store"),
         ([COLUMNS, *ROWS], ["--columns", "age,hair"], "no column hair; it has age, glasses"),
-        ([COLUMNS, *ROWS], ["--columns", "age", "--columns", "same"], "column same is 1 for all heads"),
+        (
+            [COLUMNS, *ROWS],
+            ["--columns", "age", "--columns", "same"],
+            "same is 1 for all heads of the store; leave it out of --columns",
+        ),
         ([["file", "age"], ["head_0", 1], ["head_1", 2], ["head_2", "old"]], [], "line 4: age is 'old', not a number"),
         ([["file", "hair"], ["head_0", "long"], ["head_1", "long"]], [], "column hair is long for all heads"),
-        ([["file"], ["head_0"]], [], "no table"),
+        ([["file"], ["head_0"]], [], "no table; give a header such as file,age and a row for each scan"),
     ],
 )
 def test_attribute_files_that_cannot_be_used_are_named(store, tmp_path, rows, flags, message):
@@ -138,6 +145,8 @@ def test_flags_about_attributes_that_make_no_sense_are_refused(work, store, tmp_
     train = ["train", store, tmp_path / "model", "--width", "32", "--steps", "20"]
     assert "none.csv: no such file" in run_cli(*train, "--attributes", tmp_path / "none.csv").error
     assert "--columns: of which file? give --attributes too" in run_cli(*train, "--columns", "age").error
+    none = run_cli(*train, "--attributes", work / "heads.csv", "--columns", ",").error
+    assert "--columns: names no column; name some, separated by commas, or leave it out" in none
     raw = run_cli(*train, "--attributes", work / "heads.csv", "--coordinates", "raw").error
     assert "--coordinates raw: has no attributes; give latent or pca" in raw
     again = ["train", store, work / "model.safetensors", *TINY]

@@ -169,10 +169,14 @@ def _rows(table: Path, source: _PlainHeads | _PopulationHeads, *, paths: list[Pa
 
 
 def _read(table: Path) -> Iterator[list[str]]:
-    """Yield the rows of a table; none if there is no such file."""
-    if table.exists():
+    """Yield the rows of a table; none if there is no such file. Raises BadInput if it is none."""
+    if not table.exists():
+        return
+    try:
         with open(table, newline="") as file:
             yield from filter(None, csv.reader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{table}: not a table of heads; move it away, or write to another folder") from error
 
 
 def _values(source: _PlainHeads | _PopulationHeads, seed: int, index: int) -> list[str]:

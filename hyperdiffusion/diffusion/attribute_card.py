@@ -1,6 +1,7 @@
 """The card of a model with attributes: attributes in, a Markdown file beside the checkpoint out."""
 
 from pathlib import Path
+from shlex import quote
 
 from hyperdiffusion.diffusion.attributes import Attributes, Numeric
 from overfit.runtime.atomic_io import atomic_write
@@ -32,7 +33,7 @@ def attribute_card(attributes: Attributes, checkpoint: str) -> str:
             "| --- | --- | --- |",
             *rows,
             "",
-            f"`hyperdiffusion sample NEW --checkpoint {checkpoint} --set {example}`",
+            f"`hyperdiffusion sample NEW --checkpoint {quote(checkpoint)} --set {quote(example)}`",
             "",
         ]
     )

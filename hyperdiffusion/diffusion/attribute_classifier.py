@@ -81,6 +81,8 @@ def train_classifier(
         optimizer = torch.optim.AdamW(classifier.parameters(), LR, weight_decay=WEIGHT_DECAY)
         rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
         best, best_loss = classifier, math.inf
+        # Validation heads of which nothing is known would make the first validation the best.
+        validates = not validation.values.isnan().all()
         for done in range(1, STEPS + 1):
             chosen = torch.randint(len(heads), (BATCH_SIZE,), device=device)
             loss = _loss(classifier, KnownHeads(heads.codes[chosen], heads.values[chosen]), schedule)
@@ -88,7 +90,7 @@ def train_classifier(
             loss.backward()
             optimizer.step()
             rates.step()
-            if len(validation) and done % VALIDATE_EVERY == 0:
+            if validates and done % VALIDATE_EVERY == 0:
                 validation_loss = _validate(classifier, validation, schedule)
                 if validation_loss < best_loss:
                     best, best_loss = deepcopy(classifier), validation_loss

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,8 @@ DELIMITERS = ",;\t"
 MAX_SUFFIXES = 2
 # Names that a message lists.
 LISTED = 5
+# Largest number that values can hold; a larger one, and infinity, is text.
+MAX_NUMBER = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -78,25 +79,26 @@ def read_attributes(path: Path | str, store: Path | str, *, columns: Sequence[st
     names = [record.name for record in Store(store).rows().records]
     found, unknown = _match(path, rows, names, column=header.index(FILE_COLUMN) if FILE_COLUMN in header else 0)
     remarks = [f"{unknown} of {len(rows)} rows of {path} name no head of {store}"] if unknown else []
-    chosen = _named_columns(path, header, columns) if columns else _unnamed_columns(header)
-    attributes, values = [], []
+    chosen = _named_columns(path, header, columns) if columns else _unnamed_columns(path, header)
+    attributes, values, unusable = [], [], []
     for index in chosen:
         texts = {head: (row.line, row.fields[index]) for head, row in found.items()}
         try:
             attribute, column = _column(path, header[index], texts, len(names))
         except _Unusable as error:
             if columns:
-                raise BadInput(str(error)) from error
-            remarks.append(f"left out: {error}")
+                raise BadInput(f"{path}: {error}; leave it out of `columns`") from error
+            unusable.append(str(error))
             continue
         attributes.append(attribute)
         values.append(column)
-    _require_some(path, header, attributes, columns=columns, remarks=remarks)
+    _require_some(path, attributes, columns=columns, unusable=unusable)
+    remarks += [f"{path}: {reason}; it is left out" for reason in unusable]
     return AttributeTable(Attributes(tuple(attributes)), torch.stack(values, dim=1), tuple(remarks))
 
 
-class _Unusable(BadInput):
-    """A column that no model can learn from."""
+class _Unusable(Exception):
+    """A column that no model can learn from; the message says which and why."""
 
 
 @dataclass(frozen=True)
@@ -111,22 +113,31 @@ def _read(path: Path) -> tuple[list[str], list[_Row]]:
     """Return the header and the rows of a file."""
     if not path.is_file():
         raise BadInput(f"{path}: no such file; give a CSV file with a row for each scan")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: not a text file in UTF-8; export it as CSV again") from error
-    first = text.split("\n", 1)[0]
-    reader = csv.reader(text.splitlines(), delimiter=max(DELIMITERS, key=first.count))
-    lines = [(reader.line_num, [field.strip() for field in fields]) for fields in reader if any(fields)]
+    lines = _lines(path)
     if len(lines) < 2 or len(lines[0][1]) < 2:
-        raise BadInput(f"{path}: no table; give a header with `file` and the attributes, and a row for each scan")
+        raise BadInput(f"{path}: no table; give a header such as file,age and a row for each scan")
     header = lines[0][1]
-    if repeated := [name for name, count in Counter(header).items() if count > 1]:
+    if repeated := [name for name, count in Counter(filter(None, header)).items() if count > 1]:
         raise BadInput(f"{path}: two columns named {repeated[0]}; rename one")
     for line, fields in lines[1:]:
         if len(fields) != len(header):
             raise BadInput(f"{path}: line {line} has {len(fields)} columns, the header {len(header)}; export it again")
     return header, [_Row(line, fields) for line, fields in lines[1:]]
+
+
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the fields of each line that is not empty, and its number from 1."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        first = text.lstrip("\r\n").split("\n", 1)[0]
+        reader = csv.reader(text.splitlines(), delimiter=max(DELIMITERS, key=first.count))
+        return [(reader.line_num, [field.strip() for field in fields]) for fields in reader if any(fields)]
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not a text file in UTF-8; export it as CSV in UTF-8") from error
+    except csv.Error as error:
+        raise BadInput(
+            f"{path}: not a CSV file ({error}); look for a missing quotation mark, or export again"
+        ) from error
 
 
 def _match(path: Path, rows: Sequence[_Row], names: Sequence[str], *, column: int) -> tuple[dict[int, _Row], int]:
@@ -174,16 +185,18 @@ def _named_columns(path: Path, header: Sequence[str], columns: Sequence[str]) ->
     return [header.index(name) for name in dict.fromkeys(columns)]
 
 
-def _unnamed_columns(header: Sequence[str]) -> list[int]:
+def _unnamed_columns(path: Path, header: Sequence[str]) -> list[int]:
     skipped = header.index(FILE_COLUMN) if FILE_COLUMN in header else 0
-    return [index for index in range(len(header)) if index != skipped]
-
-
-def _require_some(
-    path: Path, header: Sequence[str], found: Sequence[Attribute], *, columns: Sequence[str], remarks: Sequence[str]
-) -> None:
+    # Columns without a header, such as the row numbers of pandas, could not be asked for.
+    found = [index for index, name in enumerate(header) if name and index != skipped]
     if not found:
-        raise BadInput(f"{path}: no column that can be used; {remarks[-1]}")
+        raise BadInput(f"{path}: no column of attributes has a name; write one into the header")
+    return found
+
+
+def _require_some(path: Path, found: Sequence[Attribute], *, columns: Sequence[str], unusable: Sequence[str]) -> None:
+    if not found:
+        raise BadInput(f"{path}: no column can be used, {unusable[-1]}; give values that differ between heads")
     if not columns and len(found) > MAX_UNNAMED_COLUMNS:
         names = _listed([column.name for column in found])
         raise BadInput(f"{path}: {len(found)} columns, too many; name those to use with `columns`, of {names}")
@@ -193,16 +206,18 @@ def _column(
     path: Path, name: str, texts: dict[int, tuple[int, str]], heads: int
 ) -> tuple[Attribute, Float[torch.Tensor, " heads"]]:
     """Return an attribute and its values, from the line and the text of the heads that have a row."""
+    if "=" in name:
+        raise _Unusable(f"column {name} has = in its name, which separates a name from its value in a request")
     known = {head: (line, text) for head, (line, text) in texts.items() if text.lower() not in MISSING}
     numbers = {head: number for head, (_, text) in known.items() if (number := _number(text)) is not None}
     if not known:
-        raise _Unusable(f"{path}: column {name} has no values for heads of the store; leave it out")
+        raise _Unusable(f"column {name} has no values for heads of the store")
     if len(numbers) == len(known):
-        return _numeric(path, name, numbers, heads)
+        return _numeric(name, numbers, heads)
     if len(numbers) > MIN_NUMERIC_SHARE * len(known):
         line, text = next(known[head] for head in known if head not in numbers)
         raise BadInput(f"{path}: line {line}: {name} is {text[:40]!r}, not a number; correct it, or leave it empty")
-    return _categorical(path, name, {head: text for head, (_, text) in known.items()}, heads)
+    return _categorical(name, {head: text for head, (_, text) in known.items()}, heads)
 
 
 def _number(text: str) -> float | None:
@@ -210,25 +225,24 @@ def _number(text: str) -> float | None:
         number = float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= MAX_NUMBER else None
 
 
-def _numeric(path: Path, name: str, numbers: dict[int, float], heads: int) -> tuple[Attribute, torch.Tensor]:
+def _numeric(name: str, numbers: dict[int, float], heads: int) -> tuple[Attribute, torch.Tensor]:
     known = np.array(list(numbers.values()))
-    if np.ptp(known) == 0:
-        raise _Unusable(f"{path}: column {name} is {known[0]:g} for all heads of the store; leave it out")
+    # In the precision of the values: a smaller range has no standard deviation to divide by.
+    if np.ptp(known.astype(np.float32)) == 0:
+        raise _Unusable(f"column {name} is {known[0]:g} for all heads of the store")
     attribute = Numeric(name, float(known.mean()), float(known.std()), float(known.min()), float(known.max()))
     return attribute, _filled(numbers, heads)
 
 
-def _categorical(path: Path, name: str, texts: dict[int, str], heads: int) -> tuple[Attribute, torch.Tensor]:
+def _categorical(name: str, texts: dict[int, str], heads: int) -> tuple[Attribute, torch.Tensor]:
     counts = Counter(texts.values())
     if len(counts) == 1:
-        raise _Unusable(f"{path}: column {name} is {next(iter(counts))} for all heads of the store; leave it out")
+        raise _Unusable(f"column {name} is {next(iter(counts))} for all heads of the store")
     if len(counts) > MAX_LEVELS:
-        raise _Unusable(
-            f"{path}: column {name} has {len(counts)} different texts, more than {MAX_LEVELS}; leave it out"
-        )
+        raise _Unusable(f"column {name} has {len(counts)} different texts, more than {MAX_LEVELS}")
     levels = tuple(sorted(counts))
     attribute = Categorical(name, levels, tuple(counts[level] / len(texts) for level in levels))
     return attribute, _filled({head: float(levels.index(text)) for head, text in texts.items()}, heads)

@@ -62,13 +62,15 @@ class Numeric:
         return value
 
     def format(self, value: float) -> str:
-        """Return a value as text."""
-        return f"{value:.3g}"
+        """Return a value as text, to three digits of the range: of years, all four."""
+        digits = 3 - math.ceil(math.log10(self.high - self.low))
+        # Adding zero leaves no -0.
+        return f"{round(value, digits) + 0.0:.12g}"
 
     @property
     def allowed(self) -> str:
         """Which values may be requested, as text."""
-        return f"a number from {self.low:.3g} to {self.high:.3g}"
+        return f"a number from {self.format(self.low)} to {self.format(self.high)}"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a model knows of attributes: wanted values (n,) in, values (B, n) of B samples out; and measured codes."""
+"""What a model knows of attributes: wanted values (n,) or codes (B, D) in; the values (B, n) of B heads out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,10 +92,11 @@ class Conditioning:
         distance = torch.stack(distances, dim=1)[:, is_wanted].sum(1)
         unknown = self.values[:, is_wanted].isnan().any(1) | self.values.isnan().all(1)
         distance = distance.masked_fill(unknown, torch.inf)
-        limit = distance.sort().values[min(CLOSEST_HEADS, len(distance)) - 1]
-        if limit.isinf():
-            # Few heads are known that well: those of which anything is known, at random.
+        known = int((~unknown).sum())
+        if not known:
+            # Those of which anything is known, at random.
             return (~self.values.isnan().all(1)).nonzero().flatten().cpu().numpy()
+        limit = distance.sort().values[min(CLOSEST_HEADS, known) - 1]
         return (distance <= limit).nonzero().flatten().cpu().numpy()
 
 

@@ -10,7 +10,7 @@ from hyperdiffusion.diffusion.checkpoint import Checkpoint
 from hyperdiffusion.diffusion.guidance import conditioned
 from hyperdiffusion.diffusion.interpolate import find_fit, find_head, project_to_latent_space
 from hyperdiffusion.diffusion.samplers import invert, ode
-from overfit.runtime.errors import BadInput, require_at_least
+from overfit.runtime.errors import BadInput, require_between
 from overfit.runtime.machine import RunContext
 from overfit.store import Fits
 
@@ -63,11 +63,14 @@ def edit_head(
         context: Cores for projecting a fit to the latent space.
 
     Raises:
-        BadInput: If there is no such head, the request is empty or impossible, or the model has no attributes.
+        BadInput: If there is no such head, the request is empty or impossible, `given` is about a fit, there are more
+            steps than timesteps, or the model has no attributes.
     """
     wanted = _parse(checkpoint, request)
-    parameters = find_head(head, checkpoint, fits=fits, seed=seed, attributes=given)[None]
     fit = None if fits is None else find_fit(head, checkpoint, fits)
+    if fit is not None and given:
+        raise BadInput(f"`given`: is for samples, and {head} is a scan; leave it out")
+    parameters = find_head(head, checkpoint, fits=fits, seed=seed, attributes=given)[None]
     if fits is None or fit is None:
         known = _sampled_values(checkpoint, given, (seed, int(head))) if given else None
     else:
@@ -115,7 +118,7 @@ def _edit(
     known: torch.Tensor | None = None,
     steps: int,
 ) -> EditedHead:
-    require_at_least(1, steps=steps)
+    require_between(1, checkpoint.schedule.timesteps - 1, steps=steps)
     conditioning, coordinates, schedule = checkpoint.require_conditioning(), checkpoint.coordinates, checkpoint.schedule
     code = coordinates.encode(parameters)
     measured = conditioning.measure(code)

@@ -44,6 +44,7 @@ def expression_plane(
     """
     require_between(2, MAX_SIZE, size=size)
     require_at_least(0, seed=seed)
+    config.require_possible(checkpoint.schedule)
     conditioning = checkpoint.require_conditioning()
     axis = torch.linspace(-1, 1, size, device=checkpoint.device)
     arousal, valence = torch.meshgrid(axis.flip(0), axis, indexing="ij")

@@ -39,6 +39,8 @@ PICTURE_SAMPLES = 4
 PICTURE_STEPS = 20
 # The grid that they are decoded on: coarse, since training waits for it.
 PICTURE_GRID = DecodeConfig(resolution=96)
+# Suffixes of the pictures and of the card beside a checkpoint.
+BESIDE = (".png", ".md")
 # Compilers that torch.compile can use, on GPUs too.
 COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++")
 
@@ -170,9 +172,10 @@ def _train(
     model = trainer.model()
     if model is not None:
         conditioning = None if table is None else _conditioning(table, data, run.config, device=context.device)
-        replace(_checkpoint(rows, trainer, model, run), conditioning=conditioning).save(path)
+        # First: a finished checkpoint is not trained again, so that the card would stay missing after an interruption.
         if table is not None:
             write_attribute_card(table.attributes, path)
+        replace(_checkpoint(rows, trainer, model, run), conditioning=conditioning).save(path)
         saved.unlink(missing_ok=True)
         codes.unlink(missing_ok=True)
     processes.barrier()
@@ -271,6 +274,11 @@ def _require_usable_paths(store: Path, checkpoint: Path) -> None:
             f"{checkpoint}: a folder; give the name of a file for the checkpoint, such as "
             f"{checkpoint / 'model.safetensors'}"
         )
+    if checkpoint.suffix in BESIDE:
+        raise BadInput(
+            f"{checkpoint}: a name for what is written beside the checkpoint; give another one, such as "
+            f"{checkpoint.with_suffix('.safetensors')}"
+        )
 
 
 def _require_fitting(table: AttributeTable, rows: ParameterRows, config: TrainingConfig) -> None:
@@ -280,6 +288,10 @@ def _require_fitting(table: AttributeTable, rows: ParameterRows, config: Trainin
         )
     if config.coordinates not in ("latent", "pca"):
         raise BadInput(f"`coordinates={config.coordinates}`: has no attributes; give latent or pca")
+    training, _ = train_val_split(len(rows), config)
+    for name, values in zip(table.attributes.names, table.rows(training).values.unbind(1), strict=True):
+        if values.isnan().all():
+            raise BadInput(f"`attributes`: {name} is known of no training head; know more heads, or leave it out")
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -152,3 +152,11 @@ def test_counts_and_seeds_are_bounded(tmp_path, options):
     ((name, value),) = options.items()
     with pytest.raises(BadInput, match=f"`{name}={value}`"):
         write_heads(tmp_path, **options)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'"' + 200_000 * b"a"])
+def test_another_file_in_place_of_heads_csv_is_named_and_kept(boxes, tmp_path, content):
+    (tmp_path / "heads.csv").write_bytes(content)
+    with pytest.raises(BadInput, match="heads.csv: not a table of heads; move it away"):
+        write_heads(tmp_path, 1, machine=ONE_THREAD)
+    assert (tmp_path / "heads.csv").read_bytes() == content

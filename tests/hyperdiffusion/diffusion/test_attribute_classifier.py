@@ -43,6 +43,18 @@ def test_categories_are_told_apart(classifier):
     assert left[0] > math.log(0.9) and right[1] > math.log(0.9)
 
 
+def test_validation_heads_of_which_nothing_is_known_are_not_used(monkeypatch):
+    monkeypatch.setattr("hyperdiffusion.diffusion.attribute_classifier.STEPS", 120)
+    codes = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    heads = KnownHeads(codes, torch.stack([codes[:, 0], (codes[:, 1] > 0).float()], dim=1))
+    unknown = KnownHeads(codes[:5], ATTRIBUTES.missing(5))
+    found, expected = (
+        train_classifier(ATTRIBUTES, heads, validation=validation, schedule=SCHEDULE, seed=0)
+        for validation in (unknown, KnownHeads(codes[:0], ATTRIBUTES.missing(0)))
+    )
+    assert torch.equal(found.project.weight, expected.project.weight)
+
+
 def test_missing_values_say_nothing(classifier):
     noised, step = torch.ones(2, 2), torch.tensor([2, 2])
     assert torch.equal(classifier.log_probability(noised, step, ATTRIBUTES.missing(2)), torch.zeros(2))

@@ -35,6 +35,12 @@ def test_other_separators_and_another_place_of_the_names_are_read(read):
     assert table.attributes.names == ("age", "size") and table.values[1].tolist() == [2, 4]
 
 
+def test_columns_without_a_name_are_left_out(read):
+    """As a table of pandas has them for its row numbers, and a spreadsheet after its last column."""
+    table = read("", ",file,age,,", "0,00.ply,1,,", "1,01.ply,2,,")
+    assert table.attributes.names == ("age",)
+
+
 def test_only_named_columns_are_read(read):
     table = read("file,age,notes", "00,1,a", "01,2,a", columns=["age"])
     assert table.attributes.names == ("age",)
@@ -64,14 +70,20 @@ MANY = [f"c{index}" for index in range(33)]
         (["file,age", "00,1", "01,2"], ["hair"], "no column hair; it has age"),
         (["file,age", "00,1", "01,2", "02,old"], [], "line 4: age is 'old', not a number"),
         (["file,age", "00,1", "01,2", "02,inf"], [], "line 4: age is 'inf', not a number"),
+        (["file,age", "00,1", "01,2", "02,1e39"], [], "line 4: age is '1e39', not a number"),
         (["file,age", "00,1", "01,1"], [], "column age is 1 for all heads"),
+        (["file,age", "00,1", "01,1.00000001"], [], "column age is 1 for all heads"),
         (["file,age,size", "00,1,2", "01,1,3"], ["age"], "column age is 1 for all heads"),
         (["file,glasses", "00,thin", "01,thin"], [], "column glasses is thin for all heads"),
         (["file,age", "00,", "01,nan"], [], "column age has no values"),
+        (["file,a=b", "00,1", "01,2"], ["a=b"], "column a=b has = in its name.*; leave it out of `columns`"),
         (["file,age", "00,1", "00.ply,2"], [], "lines 2 and 3 are both of 00.ply"),
         (["file,age", "00,1", "01"], [], "line 3 has 1 columns, the header 2"),
         (["file,age,age", "00,1,1", "01,2,2"], [], "two columns named age"),
         (["file,age"], [], "no table"),
+        ([""], [], "no table"),
+        (["file,", "00,1"], [], "no column of attributes has a name"),
+        (["file,age", '00,"' + 200_000 * "1"], [], "not a CSV file .*missing quotation mark"),
         (["no table"], [], "no table"),
         ([",".join(["file", *MANY]), ",".join(["00"] + ["1"] * 33), ",".join(["01"] + ["2"] * 33)], [], "too many"),
     ],

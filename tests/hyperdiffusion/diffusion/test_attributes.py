@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hyperdiffusion import Attributes, Categorical, Numeric
+from hyperdiffusion.diffusion.attribute_card import attribute_card
 from overfit import BadInput
 
 ATTRIBUTES = Attributes((Numeric("age", 0.5, 0.25, 0.0, 1.0), Categorical("glasses", ("none", "thin"), (0.75, 0.25))))
@@ -26,11 +27,23 @@ def test_attributes_survive_json():
     assert Attributes.of(json.loads(json.dumps(ATTRIBUTES.to_json()))) == ATTRIBUTES
 
 
+def test_the_example_on_the_card_can_be_pasted_into_a_shell():
+    attributes = Attributes((Numeric("shoe size", 40.0, 2.0, 35.0, 48.0),))
+    assert "--checkpoint model.safetensors --set 'shoe size=48'`" in attribute_card(attributes, "model.safetensors")
+
+
 def test_a_request_leaves_the_rest_missing():
     values = ATTRIBUTES.parse({"glasses": "thin"})
     assert values[0].isnan() and values[1] == 1
     # A little outside of what training heads have is no error.
     assert ATTRIBUTES.parse({"age": "1.02"})[0] == pytest.approx(1.02)
+
+
+@pytest.mark.parametrize(
+    "low, high, text", [(1950, 2001, "1950 to 2001"), (-0.9, 0.8, "-0.9 to 0.8"), (1e6, 1.25e6, "1000000 to 1250000")]
+)
+def test_ranges_have_as_many_digits_as_they_need(low, high, text):
+    assert Numeric("year", (low + high) / 2, 1.0, low, high).allowed == f"a number from {text}"
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import pytest
 import torch
 from support import ONE_THREAD, TINY, train_until_killed
 
-from hyperdiffusion import SamplingConfig, edit, edit_head, expression_plane, read_attributes, sample, train
+from hyperdiffusion import Attributes, SamplingConfig, edit, edit_head, expression_plane, read_attributes, sample, train
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
+from hyperdiffusion.diffusion.encode_store import train_val_split
 from overfit import BadInput, Store
 
 FAST = SamplingConfig("dpm", 20)
@@ -140,6 +141,10 @@ def test_a_checkpoint_keeps_its_attributes(attributed_model, tmp_path):
         torch.testing.assert_close(found, expected)
 
 
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
 def test_training_writes_a_card_and_resumes_and_refuses_other_attributes(
     attributed_store, table, tmp_path, monkeypatch
 ):
@@ -148,6 +153,11 @@ def test_training_writes_a_card_and_resumes_and_refuses_other_attributes(
         attributed_store, tmp_path / "one.safetensors", config=TINY, attributes=table, machine=ONE_THREAD
     )
     assert "| glasses | category | one of none, thick, thin |" in (tmp_path / "one.md").read_text()
+    # The card comes first: a finished checkpoint would not be trained again to write it.
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoint, "save", interrupt)
+        train(attributed_store, tmp_path / "cut.safetensors", config=TINY, attributes=table, machine=ONE_THREAD)
+    assert (tmp_path / "cut.md").exists()
     train_until_killed(attributed_store, tmp_path / "two", TINY, ONE_THREAD, attributes=table)
     resumed = train(attributed_store, tmp_path / "two", config=TINY, attributes=table, machine=ONE_THREAD)
     assert torch.equal(sample(resumed, 1, config=FAST), sample(undisturbed, 1, config=FAST))
@@ -164,6 +174,45 @@ def test_attributes_of_another_store_and_of_plain_weights_are_refused(small_stor
     raw = dataclasses.replace(TINY, coordinates="raw")
     with pytest.raises(BadInput, match="`coordinates=raw`: has no attributes"):
         train(attributed_store, tmp_path / "model", config=raw, attributes=table, machine=ONE_THREAD)
+
+
+def test_attributes_that_are_known_of_no_training_head_are_refused(attributed_store, tmp_path):
+    _, validation = train_val_split(400, TINY)
+    lines = [f"{head:03d},{number}" for number, head in enumerate(validation)]
+    (tmp_path / "heads.csv").write_text("\n".join(["file,size", *lines]))
+    table = read_attributes(tmp_path / "heads.csv", attributed_store)
+    with pytest.raises(BadInput, match="`attributes`: size is known of no training head; know more heads"):
+        train(attributed_store, tmp_path / "model", config=TINY, attributes=table, machine=ONE_THREAD)
+
+
+def test_checkpoints_with_the_name_of_their_card_are_refused(attributed_store, table, tmp_path):
+    with pytest.raises(BadInput, match=r"model.md: a name for what is written beside .*such as .*model.safetensors"):
+        train(attributed_store, tmp_path / "model.md", config=TINY, attributes=table, machine=ONE_THREAD)
+
+
+def test_more_steps_than_timesteps_are_refused(attributed_model):
+    with pytest.raises(BadInput, match="`steps=100`: give 1 to 99"):
+        edit_head(attributed_model, "0", {"age": 0.5}, steps=100)
+    with pytest.raises(BadInput, match="`steps=100`: give 1 to 99"):
+        expression_plane(attributed_model, config=SamplingConfig("dpm", 100))
+
+
+def test_a_plane_needs_numbers_of_valence_and_arousal(attributed_model):
+    conditioning = attributed_model.require_conditioning()
+    age, valence, _, glasses = conditioning.attributes.columns
+    for columns, words in [
+        ((age, glasses), "`valence`: the model has no such attribute, nor the expression smile; train one with"),
+        ((valence, dataclasses.replace(glasses, name="arousal")), "arousal: has levels in this model, not numbers"),
+    ]:
+        others = dataclasses.replace(conditioning, attributes=Attributes(columns))
+        with pytest.raises(BadInput, match=words):
+            expression_plane(dataclasses.replace(attributed_model, conditioning=others))
+
+
+def test_what_a_sample_was_given_is_refused_for_a_fit(attributed_model, attributed_store):
+    fits = Store(attributed_store).read()
+    with pytest.raises(BadInput, match="`given`: is for samples, and 017 is a scan; leave it out"):
+        edit_head(attributed_model, "017", {"age": 0.9}, fits=fits, given={"age": 0.5})
 
 
 def test_a_model_without_attributes_cannot_be_asked(model):

@@ -52,7 +52,7 @@ def test_the_cosine_schedule_peaks_after_the_warmup_and_ends_near_zero():
     assert max(rates) == rates[99] == pytest.approx(config.lr) and rates[-1] < 1e-8
     # A short training peaks halfway.
     short = [learning_rate(step, config, total_steps=50, steps_per_epoch=2) for step in range(50)]
-    assert max(short) == short[24] == pytest.approx(5e-4)
+    assert max(short) == short[24] == pytest.approx(config.lr)
 
 
 def test_epochs_replace_steps():

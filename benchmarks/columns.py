@@ -140,7 +140,7 @@ TRAIN_SCALE = (
 DENOISER = (
     Column("task", "task"),
     Column("heads", "codes", digits=0),
-    Column("mixture", "Gaussian mixture", digits=3),
+    Column("mixture", "start", digits=3),
     Column("transformer", "with the transformer", digits=3),
     Column("optimum", "optimum", digits=3),
     Column("steps", "steps", digits=0),

@@ -170,6 +170,7 @@ CONTENTS: dict[str, Table | StepTimes | Value] = {
     "gpu-speed": Table(columns.GPU_SPEED, ("gpu_speed",)),
     "training-set-size": Table(columns.TRAINING_SET_SIZE, ("training_set_size",)),
     "alignment-ict-96": Table(columns.ALIGNMENT, ("alignment_ict_96",)),
+    "denoiser": Table(columns.DENOISER, ("denoiser",)),
     "alignment-default-96": Table(columns.ALIGNMENT, ("alignment_default_96",)),
     "fit-quality": Table(columns.FIT_QUALITY, ("fit_quality",)),
     "fit-neighbours": Table(columns.FIT_NEIGHBOURS, ("fit_quality",), sources=False),

@@ -8,7 +8,6 @@ command resumes. Samples are measured as they are drawn, without repair. Prints 
 heads above the first samples of each variant.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import trimesh
 import tyro
 from columns import ALIGNMENT
 from fit_measures import mean_of, measure_fit, midpoint, midpoint_errors
-from results_io import BenchmarkOptions, metric_values, publish, run_benchmark
+from results_io import BenchmarkOptions, kept_row, metric_values, publish, run_benchmark
 
 from hyperdiffusion import (
     EvaluationConfig,
@@ -190,7 +189,7 @@ class Variant:
         return [folder / f"{index:04d}.ply" for index in range(self.task.config.count)]
 
     def _kept(self, measured: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        return _kept(self.task.config.out / f"{self.name}.{measured}.json", measure)
+        return kept_row(self.task.config.out / f"{self.name}.{measured}.json", measure)
 
 
 def main(config: BenchmarkConfig) -> None:
@@ -200,21 +199,14 @@ def main(config: BenchmarkConfig) -> None:
     test = [read_prepared(scan).mesh for scan in find_scans(config.test)[: config.count]]
     task = Task(config, scans, test, config.machine.start())
     rows = [
-        _kept(config.out / "test.json", partial(_test_row, task)),
-        _kept(config.out / "training.json", partial(_training_row, task)),
+        kept_row(config.out / "test.json", partial(_test_row, task)),
+        kept_row(config.out / "training.json", partial(_training_row, task)),
     ]
     variants = [Variant(task, name) for name in config.variants]
     rows += [variant.row() for variant in variants]
     pictured = [("test heads", test[:SHOWN]), *((variant.name, variant.shown()) for variant in variants)]
     write_contact_sheet(pictured, config.out / "alignment.png", size=VIEW_SIZE, yaws=YAWS)
     publish("alignment", ALIGNMENT, rows, config)
-
-
-def _kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A row that was measured before, or is measured now and kept."""
-    if not path.exists():
-        path.write_text(json.dumps(measure()))
-    return json.loads(path.read_text())
 
 
 def _read_meshes(paths: Sequence[Path]) -> list[trimesh.Trimesh]:

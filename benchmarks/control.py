@@ -95,7 +95,7 @@ def main(config: BenchmarkConfig) -> None:
 
 
 def _values(model: Checkpoint, folder: Path, names: Sequence[str]) -> torch.Tensor:
-    """What the model can be told of the heads with these file names."""
+    """The attributes of the heads with these file names."""
     attributes = model.require_conditioning().attributes
     with open(folder / "heads.csv", newline="") as file:
         rows = {row["file"]: row for row in csv.DictReader(file)}

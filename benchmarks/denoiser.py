@@ -85,12 +85,17 @@ def _train(codes: SyntheticCodes, config: BenchmarkConfig, bar: tqdm) -> Trainer
     trainer = Trainer(EncodedStore(codes.coordinates, drawn[training], drawn[validation]), config.training)
     bar.reset(trainer.total_steps)
     with bar:
-        while not trainer.finished:
-            trainer.step()
-            bar.update()
-            if trainer.is_validation_due:
-                bar.set_postfix_str(f"validation loss {trainer.validate():.3f}")
+        finish(trainer, bar)
     return trainer
+
+
+def finish(trainer: Trainer, bar: tqdm) -> None:
+    """Train until the training ends."""
+    while not trainer.finished:
+        trainer.step()
+        bar.update()
+        if trainer.is_validation_due and (loss := trainer.validate()) is not None:
+            bar.set_postfix_str(f"validation loss {loss:.3f}")
 
 
 if __name__ == "__main__":

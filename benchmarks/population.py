@@ -10,8 +10,7 @@ training heads and checked on the test heads, tells which factors samples show. 
 same command resumes. Prints a table and writes a picture.
 """
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +20,10 @@ import torch
 import trimesh
 import tyro
 from columns import POPULATION
+from denoiser import finish
 from head_classifier import FACTORS, HeadClassifier, KnownAttributes, render_views
 from jaxtyping import Int
-from results_io import BenchmarkOptions, metric_values, publish, run_benchmark
+from results_io import BenchmarkOptions, kept_row, metric_values, publish, run_benchmark
 
 from hyperdiffusion import (
     Checkpoint,
@@ -149,7 +149,7 @@ def main(config: BenchmarkConfig) -> None:
     """Fit, train, sample and compare."""
     config.out.mkdir(parents=True, exist_ok=True)
     population = Population(config, config.machine.start())
-    rows = [_kept(config.out / "test.json", lambda: _test_row(population))]
+    rows = [kept_row(config.out / "test.json", lambda: _test_row(population))]
     pictured = [("test heads", population.test[:SHOWN])]
     for name in GENERATORS:
         path = config.out / f"{name.replace(' ', '_')}.safetensors"
@@ -157,7 +157,7 @@ def main(config: BenchmarkConfig) -> None:
         row = {"set": name, "val_loss": model.training.val_loss, "best_step": model.training.best_step}
         if name in config.sampled:
             meshes = _samples(population, model, path.with_suffix(""))
-            row |= _kept(path.with_suffix(".json"), lambda heads=meshes: _sample_row(population, heads))
+            row |= kept_row(path.with_suffix(".json"), lambda heads=meshes: _sample_row(population, heads))
             pictured.append((name, [mesh for mesh in meshes[:SHOWN] if mesh is not None]))
         rows.append(row)
     write_contact_sheet(pictured, config.out / "population.png", size=VIEW_SIZE, yaws=YAWS)
@@ -177,13 +177,6 @@ def trained_classifier(folder: Path, path: Path, context: RunContext) -> HeadCla
     return model
 
 
-def _kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A row that was measured before, or is measured now and kept."""
-    if not path.exists():
-        path.write_text(json.dumps(measure()))
-    return json.loads(path.read_text())
-
-
 def _model(population: Population, name: str, path: Path) -> Checkpoint:
     """A generator; one on disk is read."""
     if path.exists():
@@ -191,12 +184,9 @@ def _model(population: Population, name: str, path: Path) -> Checkpoint:
     settings, trains = GENERATORS[name]
     config = replace(population.config.training, **settings)
     trainer = Trainer(population.encoded, config)
-    with population.context.progress(trainer.total_steps if trains else 0, name, "step") as bar:
-        while trains and not trainer.finished:
-            trainer.step()
-            bar.update()
-            if trainer.is_validation_due:
-                trainer.validate()
+    if trains:
+        with population.context.progress(trainer.total_steps, name, "step") as bar:
+            finish(trainer, bar)
     state = trainer.state
     loss = state.best_loss if trainer.validates else None
     record = TrainingRecord({}, [], state.step, state.best_step, mixture_components=0, val_loss=loss)

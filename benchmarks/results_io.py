@@ -79,6 +79,13 @@ def publish(benchmark: str, columns: Sequence[Column], rows: Sequence[Row], opti
     write_result(benchmark, rows, options)
 
 
+def kept_row(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return a row that was measured before, or is measured now and kept in a file."""
+    if not path.exists():
+        path.write_text(json.dumps(measure()))
+    return json.loads(path.read_text())
+
+
 def metric_values(metrics: SetMetrics) -> dict[str, Any]:
     """Return the metrics of a set of heads as the values of a row."""
     return EvaluationReport({"heads": metrics}, meshes=[], training=[]).values()["heads"]

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from hyperdiffusion.data.head_surface import MEAN_PHENOTYPE
 from hyperdiffusion.data.synthetic_heads import HeadModel, Person
 from overfit.scans.template import TEMPLATE_FILE
 
@@ -30,24 +31,12 @@ SHOULDER_MODES = 8
 # Shoulders end at this height below the origin and at this distance from the middle, in mm: where busts end.
 SHOULDER_BOTTOM_MM = -300.0
 SHOULDER_HALF_WIDTH_MM = 175.0
-# Parameters of the mean head: an adult in the middle of every range.
-MEAN_PARAMETERS = {
-    "gender": 0.5,
-    "age": 0.66,
-    "weight": 0.5,
-    "muscle": 0.5,
-    "height": 0.5,
-    "proportions": 0.5,
-    "african": 1 / 3,
-    "asian": 1 / 3,
-    "caucasian": 1 / 3,
-}
 
 
 def make_template(path: Path) -> None:
     """Write the template's arrays."""
     model = HeadModel()
-    mean = Person(MEAN_PARAMETERS, dict.fromkeys(model.model.local_change_labels, 0.0), {})
+    mean = Person(MEAN_PHENOTYPE, dict.fromkeys(model.model.local_change_labels, 0.0), {})
     mesh, body = model.mesh(mean, subdivisions=0), model.body_vertices(mean)
     # The vertices on the neck's cut are none of the body's: they move as their neighbours do.
     head = cKDTree(body).query(mesh.vertices)[1]

@@ -55,7 +55,7 @@ class AttributeTable:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of names and values, by which a training is told from others."""
+        """SHA-256 of names and values, which distinguishes trainings."""
         plain = json.dumps(self.attributes.to_json()).encode()
         return hashlib.sha256(plain + self.values.numpy().tobytes()).hexdigest()
 

@@ -17,7 +17,7 @@ from hyperdiffusion.diffusion.denoiser import Denoiser, TransformerConfig, resto
 from hyperdiffusion.diffusion.schedule import NoiseSchedule
 from overfit.neural_head import HeadSpace, NeuralHead
 from overfit.runtime.errors import BadInput
-from overfit.runtime.tensor_file import open_tensor_file, write_tensor_file
+from overfit.runtime.tensor_file import open_tensor_file, with_prefix, write_tensor_file
 
 # Name of the description in the file.
 CHECKPOINT = "hyperdiffusion checkpoint"
@@ -163,9 +163,9 @@ class Checkpoint:
         schedule = NoiseSchedule(**description["noise_schedule"])
         config = description["transformer"] and TransformerConfig(**EARLIER_TRANSFORMER | description["transformer"])
         attributes = Attributes.of(description["attributes"]) if "attributes" in description else None
-        state = _with_prefix(tensors, "denoiser.")
+        state = with_prefix(tensors, "denoiser.")
         denoiser = restore_denoiser(config, coordinates, schedule=schedule, state=state, attributes=attributes)
-        known = {name: tensor.to(device) for name, tensor in _with_prefix(tensors, ATTRIBUTES).items()}
+        known = {name: tensor.to(device) for name, tensor in with_prefix(tensors, ATTRIBUTES).items()}
         return cls(
             HeadSpace.of(description),
             coordinates,
@@ -208,11 +208,6 @@ def _complete(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _filled(settings: Mapping[str, Any], missing: Mapping[str, Any]) -> dict[str, Any]:
     return dict(settings) | {name: value for name, value in missing.items() if name not in settings}
-
-
-def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """The tensors whose names begin so, without the prefix."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _is_version_3(metadata: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from hyperdiffusion.diffusion.attributes import Attributes
 from hyperdiffusion.diffusion.marginal import Marginal, restore_marginal
 from hyperdiffusion.diffusion.mixture import GaussianMixture
 from hyperdiffusion.diffusion.ridge import Ridge, ridge
+from overfit.runtime.tensor_file import with_prefix
 
 # Smallest variance that remains along a direction that the attributes explain.
 MIN_VARIANCE = 0.01
@@ -66,9 +67,9 @@ class ConditionalMixture(nn.Module):
     @classmethod
     def restore(cls, attributes: Attributes, state: Mapping[str, torch.Tensor]) -> "ConditionalMixture":
         """Return the mixture with a `state_dict`. Raises KeyError if the state is another's."""
-        marginal = {name.removeprefix("marginal."): tensor for name, tensor in state.items() if "marginal." in name}
+        marginal = restore_marginal(with_prefix(state, "marginal."))
         residual = GaussianMixture(*(state[f"residual.{name}"] for name in GaussianMixture.TENSORS))
-        return cls(attributes, state["coefficients"], marginal=restore_marginal(marginal), residual=residual)
+        return cls(attributes, state["coefficients"], marginal=marginal, residual=residual)
 
     def with_spread(self, factor: float) -> "ConditionalMixture":
         """Return the mixture with all standard deviations multiplied by a factor."""

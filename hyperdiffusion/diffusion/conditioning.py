@@ -11,6 +11,7 @@ from hyperdiffusion.diffusion.attribute_classifier import AttributeClassifier, K
 from hyperdiffusion.diffusion.attributes import Attributes
 from hyperdiffusion.diffusion.ridge import ridge
 from hyperdiffusion.diffusion.schedule import NoiseSchedule
+from overfit.runtime.tensor_file import with_prefix
 
 # Training heads that are closest to a request; from one of them a sample takes what is not requested.
 CLOSEST_HEADS = 16
@@ -54,10 +55,9 @@ class Conditioning:
     @classmethod
     def restore(cls, attributes: Attributes, tensors: Mapping[str, torch.Tensor]) -> "Conditioning":
         """Return the conditioning with the given `tensors`. Raises KeyError or RuntimeError if they are another's."""
-        state = {name.removeprefix(CLASSIFIER): tensor for name, tensor in tensors.items() if CLASSIFIER in name}
         probe = tensors["probe"]
         classifier = AttributeClassifier(attributes, len(probe)).to(probe.device)
-        classifier.load_state_dict(state)
+        classifier.load_state_dict(with_prefix(tensors, CLASSIFIER))
         return cls(attributes, tensors["values"], probe, classifier.requires_grad_(False).eval())
 
     @property

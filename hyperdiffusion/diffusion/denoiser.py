@@ -20,6 +20,7 @@ from hyperdiffusion.diffusion.marginal import Marginal, restore_marginal
 from hyperdiffusion.diffusion.mixture import GaussianMixture
 from hyperdiffusion.diffusion.schedule import Denoise, NoiseSchedule, gaussian_posterior_std
 from overfit.runtime.errors import BadInput, require_at_least, require_between
+from overfit.runtime.tensor_file import with_prefix
 
 # Lower bound of the relative standard deviations that the correction is divided by: along narrower directions the
 # transformer's own error would exceed what it corrects.
@@ -277,8 +278,7 @@ def restore_denoiser(
 
 
 def _restore_mixture(state: Mapping[str, torch.Tensor], attributes: Attributes | None) -> Mixture:
-    prefix = "mixture."
-    state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    state = with_prefix(state, "mixture.")
     return restore_marginal(state) if attributes is None else ConditionalMixture.restore(attributes, state)
 
 

@@ -112,7 +112,7 @@ class Objective:
     ) -> float:
         """Return the mean loss of a denoiser over some draws of noise for each head, the same every time.
 
-        `values` are what the denoiser is told of each head.
+        `values` are the heads' attributes, which the denoiser is conditioned on.
         """
         generator = torch.Generator().manual_seed(0)
         # One draw at a time: of raw weights, all together would be a gigabyte.

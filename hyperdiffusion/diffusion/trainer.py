@@ -160,7 +160,7 @@ class Trainer:
     def validation_loss(self, denoise: Denoise, values: torch.Tensor | None = None) -> float:
         """Return the loss of a denoiser on the validation heads, relative to that of the Gaussian baseline.
 
-        `values` (heads, n) are what the denoiser is told of them; the baseline is told nothing.
+        `values` (heads, n) are their attributes, which condition the denoiser but not the baseline.
         """
         loss = self.objective.validation_loss(denoise, self.validation, draws=self._draws, values=values)
         return loss / self.baseline_loss

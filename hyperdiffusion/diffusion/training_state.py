@@ -11,7 +11,7 @@ from hyperdiffusion.diffusion.denoiser import LatentDenoiser, WeightDenoiser
 from hyperdiffusion.diffusion.distributed import ProcessGroup, gather_model, gather_moments, load_model, load_moments
 from hyperdiffusion.diffusion.training_config import TrainingRun
 from overfit.runtime.errors import BadInput
-from overfit.runtime.tensor_file import open_tensor_file, write_tensor_file
+from overfit.runtime.tensor_file import open_tensor_file, with_prefix, write_tensor_file
 
 # Name of the description in the file of a state.
 STATE = "hyperdiffusion training state"
@@ -85,9 +85,9 @@ class TrainingState:
             raise BadInput(f"{path}: another kind of file; {remedy}")
         run.require_same(path, description["settings"], description["heads"])
         for name, model in self._models().items():
-            load_model(model, _with_prefix(tensors, f"{name}."))
+            load_model(model, with_prefix(tensors, f"{name}."))
         moments: dict[str, dict[str, torch.Tensor]] = {}
-        for name, tensor in _with_prefix(tensors, "optimizer.").items():
+        for name, tensor in with_prefix(tensors, "optimizer.").items():
             parameter, moment = name.rsplit(".", 1)
             moments.setdefault(parameter, {})[moment] = tensor
         load_moments(self.denoiser, self.optimizer, moments)
@@ -102,7 +102,3 @@ class TrainingState:
 def frozen_copy(model: Any) -> Any:
     """Return a copy of a model that is not trained."""
     return deepcopy(model).requires_grad_(False).eval()
-
-
-def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

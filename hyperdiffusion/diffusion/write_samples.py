@@ -6,6 +6,7 @@ Heads are sampled and decoded in chunks, so that memory does not grow with their
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -71,10 +72,9 @@ def write_samples(
         )
         for first in range(0, count, CHUNK)
     )
-
-    def decode(named: list[tuple[str, NeuralHead]]) -> list[DecodedHead]:
-        return decode_to_folder(named, out, config=decoding, mesh_format=mesh_format, repair=repair, context=context)
-
+    decode = partial(
+        decode_to_folder, out=out, config=decoding, mesh_format=mesh_format, repair=repair, context=context
+    )
     return _write(chunks, decode, out / "heads.png", "generated heads", PER_ROW)
 
 
@@ -93,10 +93,7 @@ def write_between(
     Raises BadInput if none of them has a surface.
     """
     named = [(f"{name}_{index:03d}", checkpoint.head(row)) for index, row in enumerate(parameters)]
-
-    def decode(named: list[tuple[str, NeuralHead]]) -> list[DecodedHead]:
-        return decode_to_folder(named, out, config=decoding, mesh_format=mesh_format, context=context)
-
+    decode = partial(decode_to_folder, out=out, config=decoding, mesh_format=mesh_format, context=context)
     return _write(iter([named]), decode, out / f"{name}.png", "", len(named))
 
 
@@ -117,10 +114,7 @@ def write_plane(
         (f"valence_{valence:+.2f}_arousal_{arousal:+.2f}", checkpoint.head(row))
         for (valence, arousal), row in zip(plane.positions.tolist(), plane.parameters)
     ]
-
-    def decode(named: list[tuple[str, NeuralHead]]) -> list[DecodedHead]:
-        return decode_to_folder(named, out, config=decoding, mesh_format=mesh_format, context=context)
-
+    decode = partial(decode_to_folder, out=out, config=decoding, mesh_format=mesh_format, context=context)
     size = round(len(named) ** 0.5)
     return _write(iter([named]), decode, out / "plane.png", PLANE_LABEL, size, pictured_heads=len(named))
 

@@ -77,6 +77,11 @@ def open_tensor_file(path: Path, *, remedy: str, framework: str = "pt") -> Itera
         raise BadInput(f"{path}: not a complete safetensors file ({reason}); {remedy}") from error
 
 
+def with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def _as_os_error(error: SafetensorError, path: Path) -> OSError:
     """The system's error behind one of safetensors, which gives its number in the text only: "(os error 28)"."""
     code = re.search(r"\(os error (\d+)\)", str(error))

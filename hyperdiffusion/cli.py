@@ -283,8 +283,8 @@ def sample(
 ) -> None:
     """Generate new heads: meshes in millimetres, and a picture of the first 16, heads.png.
 
-    A model that was trained with attributes can be asked for some: `--set age=0.8 --set glasses=thin`. All others vary
-    as they do among the training heads.
+    A model that was trained with attributes can be asked for some: `--set age=0.8 --set glasses=thin`. All others are
+    those of a random training head.
 
     Args:
         out: Folder for the meshes.
@@ -305,8 +305,8 @@ def sample(
     request = _request(set)
     if request or valence is not None or arousal is not None:
         request = _with_affect(request, _require_attributes(model, checkpoint), valence, arousal)
-    else:
-        _require_no_guidance(sampling)
+    elif _guides(sampling):
+        _require_attributes(model, checkpoint)
     written = stage2.write_samples(
         model,
         out,
@@ -575,11 +575,10 @@ def _require_attributes(model: stage2.Checkpoint, checkpoint: Path | None) -> st
     return model.require_conditioning(name).attributes
 
 
-def _require_no_guidance(sampling: stage2.SamplingConfig) -> None:
-    for name in ("guidance", "guidance_by"):
-        value = getattr(sampling, name)
-        if value != getattr(stage2.SamplingConfig(), name):
-            raise BadInput(f"`{name}={value}`: has nothing to guide towards; give `set` too")
+def _guides(sampling: stage2.SamplingConfig) -> bool:
+    """Whether guidance is asked for."""
+    default = stage2.SamplingConfig()
+    return (sampling.guidance, sampling.guidance_by) != (default.guidance, default.guidance_by)
 
 
 def _find_heads(

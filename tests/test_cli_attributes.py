@@ -93,8 +93,6 @@ def test_an_edit_writes_the_head_before_and_after(work, store, tmp_path, head):
         (["sample", "OUT", "--set", "age=0.2", "--set", "age =0.3"], "--set: age is given twice"),
         (["sample", "OUT", "--set", "age= "], "--set: age= is no attribute with a value; give name=value"),
         (["sample", "OUT", "--valence", "4"], "valence=4.0: give a number from -0.9 to 0.8"),
-        (["sample", "OUT", "--guidance", "2"], "--guidance 2.0: has nothing to guide towards; give --set too"),
-        (["sample", "OUT", "--guidance-by", "classifier"], "--guidance-by classifier: has nothing to guide towards"),
         (["sample", "OUT", "--guidance", "-1", "--set", "age=0.2"], "--guidance -1.0: give 0 or more"),
         (["edit", "OUT", "0"], "--set: name what to change, such as age"),
         (["edit", "OUT", "nobody", "--set", "age=0.2"], "nobody: no head of this name"),
@@ -109,7 +107,14 @@ def test_requests_that_make_no_sense_are_refused(work, tmp_path, words, message)
 
 
 @pytest.mark.parametrize(
-    "words", [["sample", "OUT", "--set", "age=0.5"], ["plane", "OUT"], ["edit", "OUT", "0", "--set", "age=0.5"]]
+    "words",
+    [
+        ["sample", "OUT", "--set", "age=0.5"],
+        ["sample", "OUT", "--guidance", "2"],
+        ["sample", "OUT", "--guidance-by", "classifier"],
+        ["plane", "OUT"],
+        ["edit", "OUT", "0", "--set", "age=0.5"],
+    ],
 )
 def test_a_model_without_attributes_is_named_with_the_remedy(store, tmp_path, words):
     plain = tmp_path / "plain.safetensors"

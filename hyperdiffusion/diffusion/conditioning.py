@@ -75,8 +75,8 @@ class Conditioning:
     ) -> Float[torch.Tensor, "B n"]:
         """Return the wanted values for each of B samples, and for what is not wanted the values of a training head.
 
-        The head is drawn by the sample's seed from those whose wanted attributes are closest. So all attributes of a
-        sample go together, and those that are not wanted vary as in the population.
+        The head is drawn by the sample's seed from those whose wanted attributes are closest, or from all if nothing is
+        wanted. So all attributes of a sample go together, and those that are not wanted vary as in the population.
         """
         candidates = self._closest(wanted)
         chosen = [int(np.random.default_rng((*seed, STREAM)).choice(candidates)) for seed in seeds]
@@ -85,6 +85,8 @@ class Conditioning:
     def _closest(self, wanted: torch.Tensor) -> np.ndarray:
         """Indices of the training heads whose wanted attributes are closest; ties are all in."""
         is_wanted = ~wanted.isnan()
+        if not is_wanted.any():
+            return np.arange(len(self.values))
         offset = self.attributes.features(self.values) - self.attributes.features(wanted[None])
         parts = offset.square().split(self.attributes.sizes, dim=1)
         weights = [LEVEL_WEIGHT if size > 1 else 1.0 for size in self.attributes.sizes]

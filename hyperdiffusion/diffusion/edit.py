@@ -72,7 +72,7 @@ def edit_head(
         raise BadInput(f"`given`: is for samples, and {head} is a scan; leave it out")
     parameters = find_head(head, checkpoint, fits=fits, seed=seed, attributes=given)[None]
     if fits is None or fit is None:
-        known = _sampled_values(checkpoint, given, (seed, int(head))) if given else None
+        known = _sampled_values(checkpoint, given or {}, (seed, int(head)))
     else:
         known = _training_values(checkpoint, fits.records[fit].digest)
         parameters = project_to_latent_space(checkpoint, parameters, context=context)

@@ -45,8 +45,7 @@ class SamplingConfig:
     truncation: float = 1.0
     """Position between the mean head (0) and the sample (1)."""
     guidance: float = 1.0
-    """Guidance scale of attributes that are set. Above 1 heads are more typical of them and less diverse; 0 ignores
-    them."""
+    """Guidance scale of attributes. Above 1 heads are more typical of theirs and less diverse; 0 ignores them."""
     guidance_by: Literal["classifier-free", "classifier"] = "classifier-free"
     """What guides: the difference between the conditional and the unconditional denoiser (Ho and Salimans 2022), or the
     gradient of a classifier of noised heads (Dhariwal and Nichol 2021)."""
@@ -98,8 +97,8 @@ def sample(
         first: Number of the first head.
         config: The sampler and its settings.
         batch_size: Heads that are denoised at once.
-        attributes: Values of attributes by name. A head takes the others from a random training head among those that
-            are closest to these. Without any, nothing is given to the model.
+        attributes: Values of attributes by name, for a model that has some. A head takes the others from a random
+            training head among those that are closest to these; without any, all from any training head.
 
     Raises:
         BadInput: If an argument is out of range, or the model has no such attribute.
@@ -112,23 +111,25 @@ def sample(
             "with another `seed`"
         )
     config.require_possible(checkpoint.schedule)
-    wanted = None if not attributes else checkpoint.require_conditioning().attributes.parse(attributes)
+    wanted = None
+    if attributes or checkpoint.conditioning is not None:
+        wanted = checkpoint.require_conditioning().attributes.parse(attributes or {}).to(checkpoint.device)
     batches = []
     for start in range(first, first + count, batch_size):
         seeds = [(seed, index) for index in range(start, min(start + batch_size, first + count))]
-        batches.append(_sample_wanted(checkpoint, wanted, seeds, config))
+        batches.append(_sample_batch(checkpoint, wanted, seeds, config))
     return torch.cat(batches)
 
 
-def _sample_wanted(
+def _sample_batch(
     checkpoint: Checkpoint, wanted: torch.Tensor | None, seeds: Sequence[tuple[int, ...]], config: SamplingConfig
 ) -> torch.Tensor:
-    """Parameters (B, S) of one batch; `wanted` (n,) are its attributes, if any are given."""
+    """Parameters (B, S) of one batch; `wanted` (n,) are its attributes, if the model has any."""
     if wanted is None:
         return _draw(checkpoint, checkpoint.denoiser.with_spread(config.spread), seeds, config)
-    wanted = wanted.to(checkpoint.device)
     values = checkpoint.require_conditioning().complete(wanted, seeds)
-    return sample_given(checkpoint, values, wanted=wanted.expand_as(values), seeds=seeds, config=config)
+    towards = values if wanted.isnan().all() else wanted.expand_as(values)
+    return sample_given(checkpoint, values, wanted=towards, seeds=seeds, config=config)
 
 
 def sample_given(

@@ -34,7 +34,9 @@ def test_conditional_means_are_found(mixture):
     values = torch.tensor([[1.0, 0.0], [-2.0, 1.0], [torch.nan, 2.0]])
     expected = torch.zeros(3, SIZE)
     expected[:, 0], expected[:, 1:3] = torch.tensor([0.8, -1.6, 0.0]), CENTRES
-    torch.testing.assert_close(mixture.mean(values), expected, atol=0.06, rtol=0)
+    # All of x_0 is noise at alpha_bar 0.
+    found = mixture(torch.zeros(3, SIZE), torch.zeros(3, 1), values)
+    torch.testing.assert_close(found, expected, atol=0.06, rtol=0)
 
 
 def test_the_variance_falls_by_what_the_attributes_explain(mixture):
@@ -57,6 +59,31 @@ def test_heads_of_which_nothing_is_known_have_the_marginal(mixture):
     noised, alpha_bar = torch.ones(1, SIZE), torch.tensor([[0.4]])
     nothing = ATTRIBUTES.missing(1)
     torch.testing.assert_close(mixture(noised, alpha_bar, nothing), mixture.marginal(noised, alpha_bar))
+
+
+def test_what_is_missing_follows_from_what_is_known():
+    """Against the posterior of the joint Gaussian of two correlated numbers, the code and the noised code."""
+    generator = torch.Generator().manual_seed(2)
+    values = torch.randn(20_000, 2, generator=generator)
+    values[:, 1] = 0.8 * values[:, 0] + 0.6 * values[:, 1]
+    mixing = torch.tensor([[0.5, 0.0, 0.3], [0.3, 0.6, 0.0]])
+    prior = torch.tensor([[1.0, 0.8], [0.8, 1.0]])
+    left = (torch.eye(3) - mixing.T @ prior @ mixing).double()
+    codes = values @ mixing + torch.randn(len(values), 3, generator=generator) @ torch.linalg.cholesky(left).float().T
+    values[::2, 0], values[1::4, 1] = torch.nan, torch.nan
+    attributes = Attributes((Numeric("age", 0.0, 1.0, -3.0, 3.0), Numeric("weight", 0.0, 1.0, -3.0, 3.0)))
+    known = ~values.isnan().any(1)
+    mixture = ConditionalMixture.fit(
+        attributes, values[known], codes[known], marginal=GaussianMixture.single(torch.ones(3)), variance=torch.ones(3)
+    )
+    noised, alpha_bar = torch.tensor([[0.7, -1.0, 0.4]]), 0.6
+    # Known are the second number and the noised code.
+    cross = torch.cat([(mixing.T @ prior)[:, 1:], alpha_bar**0.5 * torch.eye(3)], dim=1)
+    seen = torch.eye(4)
+    seen[0, 1:] = seen[1:, 0] = alpha_bar**0.5 * (prior @ mixing)[1]
+    expected = cross @ torch.linalg.solve(seen, torch.cat([torch.tensor([1.5]), noised[0]]))
+    found = mixture(noised, torch.tensor([[alpha_bar]]), torch.tensor([[torch.nan, 1.5]]))
+    torch.testing.assert_close(found[0], expected, atol=0.06, rtol=0)
 
 
 def test_the_spread_scales_both_parts(mixture):

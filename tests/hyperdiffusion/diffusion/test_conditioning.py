@@ -39,6 +39,9 @@ def test_a_sample_is_the_same_whatever_the_batch(attributed_model):
 def test_without_a_request_samples_are_as_diverse_as_the_population(attributed_model, known_heads):
     place = known_heads.place(sample(attributed_model, 64, config=FAST))
     assert (place[:, [AGE, VALENCE, AROUSAL]].std(0) > 0.4).all()
+    # Each has one kind of glasses or none, and nothing in between.
+    levels = known_heads.offsets(torch.arange(3))
+    assert torch.cdist(place[:, GLASSES], levels).min(1).values.max() < 0.3
 
 
 @pytest.mark.parametrize("by, scale", [("classifier-free", 2.0), ("classifier", 1.0)])
@@ -68,11 +71,11 @@ def test_the_rest_comes_from_training_heads_that_are_close(attributed_model, kno
     assert len(values[:, 1].unique()) > 5
 
 
-@pytest.mark.parametrize("head", ["3", "017.ply"])
+@pytest.mark.parametrize("head", ["4", "017.ply"])
 def test_an_edit_changes_one_attribute_and_leaves_the_rest(attributed_model, attributed_store, known_heads, head):
     """A sample, and a fit; in coordinates of principal components fits need no encoding of their own."""
-    if head == "3":
-        parameters = sample(attributed_model, 1, first=3)
+    if head == "4":
+        parameters = sample(attributed_model, 1, first=4)
     else:
         parameters = attributed_model.coordinates.decode(
             attributed_model.coordinates.encode(known_heads.parameters[17:18])

@@ -5,9 +5,10 @@
     python benchmarks/population.py SCANS TEST OUT --withheld cap+thick curly+full
 
 Fits SCANS, learns one latent space, and compares generators in it: the best Gaussian mixture of up to 32 components,
-independent components, and the transformer on top of each start. A classifier of rendered normal maps, trained on the
-training heads and checked on the test heads, tells which factors samples show. Everything made is kept in OUT, and the
-same command resumes. Prints a table and writes a picture.
+independent components, and the transformer on top of each start; with `--model CHECKPOINT` also a model of the same
+fits that knows their attributes. The fits themselves say what no generator of them can better. A classifier of rendered
+normal maps, trained on the training heads and checked on the test heads, tells which factors heads show. Everything
+made is kept in OUT, and the same command resumes. Prints a table and writes a picture.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,17 @@ from hyperdiffusion.diffusion.checkpoint import TrainingRecord
 from hyperdiffusion.diffusion.encode_store import EncodedStore, encode_store
 from hyperdiffusion.diffusion.trainer import Trainer
 from hyperdiffusion.diffusion.training_config import TrainingRun
-from overfit import DecodeConfig, OverfitConfig, RunContext, Store, decode_to_folder, find_scans, overfit, read_prepared
+from overfit import (
+    DecodeConfig,
+    NeuralHead,
+    OverfitConfig,
+    RunContext,
+    Store,
+    decode_to_folder,
+    find_scans,
+    overfit,
+    read_prepared,
+)
 
 # Heads in each row of the picture, pixels of a view, and by how many degrees heads are turned.
 SHOWN = 16
@@ -56,6 +67,9 @@ GENERATORS: dict[str, tuple[dict[str, Any], bool]] = {
     "transformer on the Gaussian": ({"max_mixture_components": 1, "independent_components": False}, True),
     "transformer on the default start": ({}, True),
 }
+
+# The model of `--model`.
+WITH_ATTRIBUTES = "model with attributes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +90,9 @@ class BenchmarkConfig(BenchmarkOptions):
 
     sampled: tuple[str, ...] = ("Gaussian mixture", "transformer on the default start")
     """Generators whose samples are decoded; of the others, only the validation loss is measured."""
+
+    model: Path | None = None
+    """A model trained with attributes on the store in OUT; its samples are compared too."""
 
     count: int = 256
     """Samples of each generator that are compared with as many test heads."""
@@ -151,15 +168,24 @@ def main(config: BenchmarkConfig) -> None:
     population = Population(config, config.machine.start())
     rows = [kept_row(config.out / "test.json", lambda: _test_row(population))]
     pictured = [("test heads", population.test[:SHOWN])]
+
+    def compare(name: str, path: Path, meshes: Sequence[trimesh.Trimesh | None]) -> dict[str, Any]:
+        pictured.append((name, [mesh for mesh in meshes[:SHOWN] if mesh is not None]))
+        return kept_row(path.with_suffix(".json"), lambda: _sample_row(population, meshes))
+
+    fits = config.out / "fits"
+    rows.append({"set": "fits", **compare("fits", fits, _fits(population, fits))})
     for name in GENERATORS:
         path = config.out / f"{name.replace(' ', '_')}.safetensors"
         model = _model(population, name, path)
         row = {"set": name, "val_loss": model.training.val_loss, "best_step": model.training.best_step}
         if name in config.sampled:
-            meshes = _samples(population, model, path.with_suffix(""))
-            row |= kept_row(path.with_suffix(".json"), lambda heads=meshes: _sample_row(population, heads))
-            pictured.append((name, [mesh for mesh in meshes[:SHOWN] if mesh is not None]))
+            row |= compare(name, path, _samples(population, model, path.with_suffix("")))
         rows.append(row)
+    if config.model is not None:
+        path = config.out / WITH_ATTRIBUTES.replace(" ", "_")
+        meshes = _samples(population, Checkpoint.load(config.model), path)
+        rows.append({"set": WITH_ATTRIBUTES, **compare(WITH_ATTRIBUTES, path, meshes)})
     write_contact_sheet(pictured, config.out / "population.png", size=VIEW_SIZE, yaws=YAWS)
     publish("population", POPULATION, rows, config)
 
@@ -199,12 +225,23 @@ def _model(population: Population, name: str, path: Path) -> Checkpoint:
 def _samples(population: Population, model: Checkpoint, folder: Path) -> list[trimesh.Trimesh | None]:
     """The first samples of a generator with all their components; those on disk are read."""
     config = population.config
-    paths = [folder / f"{index:04d}.ply" for index in range(config.classified)]
+    return _decoded(population, folder, [*map(model.head, sample(model, config.classified, config=config.sampling))])
+
+
+def _fits(population: Population, folder: Path) -> list[trimesh.Trimesh | None]:
+    """Fits of as many training heads as there are test heads."""
+    rows = population.store.rows()
+    chosen = rows[list(range(min(population.config.count, len(rows))))]
+    return _decoded(population, folder, [*map(rows.space.head, chosen)])
+
+
+def _decoded(population: Population, folder: Path, heads: Sequence[NeuralHead]) -> list[trimesh.Trimesh | None]:
+    """Meshes of heads with all their components, kept in a folder; those on disk are read."""
+    paths = [folder / f"{index:04d}.ply" for index in range(len(heads))]
     if all(path.exists() for path in paths):
         return [trimesh.load_mesh(path, process=False) for path in paths]
-    rows = sample(model, config.classified, config=config.sampling)
-    named = [(path.stem, model.head(row)) for path, row in zip(paths, rows)]
-    decoding = DecodeConfig(config.resolution, keep_all_components=True)
+    named = [(path.stem, head) for path, head in zip(paths, heads)]
+    decoding = DecodeConfig(population.config.resolution, keep_all_components=True)
     return [head.mesh for head in decode_to_folder(named, folder, config=decoding, context=population.context)]
 
 

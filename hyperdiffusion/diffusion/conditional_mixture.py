@@ -122,8 +122,8 @@ class ConditionalMixture(nn.Module):
         sizes = torch.tensor(self.attributes.sizes, device=values.device)
         known = (~missing).double().repeat_interleave(sizes, dim=1)
         scale, alpha_bar = self.feature_scale.double(), alpha_bar.double()
-        # Features are `scale` times u, and x_t is sqrt(alpha_bar) times `shifts` times u, with noise of variance `total`
-        # along the residual's axes.
+        # With u standard normal, features are `scale` times u; along the residual's axes, x_t is sqrt(alpha_bar) times
+        # `shifts` times u with noise of variance `total`.
         shifts = (scale.T @ self.coefficients.double()) @ self.residual.rotations[0].double()
         total = alpha_bar * self.residual.variances[0].double() + 1 - alpha_bar
         precision = torch.eye(len(scale), dtype=torch.float64, device=values.device)

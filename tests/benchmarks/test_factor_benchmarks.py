@@ -29,6 +29,15 @@ def folders(tmp_path_factory):
     return [write_heads(tmp_path_factory.mktemp(name), count) for name, count in (("scans", 6), ("test", 4))]
 
 
+@pytest.fixture(scope="module")
+def model_with_attributes(folders, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    overfit(folders[0], folder / "store", config=SMALL, machine=ONE_THREAD)
+    known = read_attributes(folders[0] / "heads.csv", folder / "store", columns=COLUMNS)
+    train(folder / "store", folder / "model.safetensors", config=TINY, machine=ONE_THREAD, attributes=known)
+    return folder / "model.safetensors"
+
+
 def write_heads(folder, count):
     levels = list(itertools.islice(itertools.cycle(itertools.product(*FACTORS.values())), 0, 7 * count, 7))
     with open(folder / "heads.csv", "w", newline="") as file:
@@ -42,27 +51,26 @@ def write_heads(folder, count):
     return folder
 
 
-def test_population(folders, tmp_path, monkeypatch):
+def test_population(folders, model_with_attributes, tmp_path, monkeypatch):
     monkeypatch.setattr(population, "VIEW_SIZE", 32)
     training = ["--training.coordinates", "pca", "--training.steps", 4, "--training.batch-size", 4]
     counts = ["--count", 3, "--classified", 3, "--resolution", 32, "--evaluation.points", 64]
-    arguments = [*folders, tmp_path / "out", "--withheld", "cap+thick", *short_fits("overfit"), *training, *counts]
+    options = ["--withheld", "cap+thick", "--model", model_with_attributes, *short_fits("overfit")]
+    arguments = [*folders, tmp_path / "out", *options, *training, *counts]
     rows = run(population, tmp_path / "result.json", *arguments)["rows"]
-    assert [row["set"] for row in rows] == ["test heads", *population.GENERATORS]
+    others = "test heads", "fits", *population.GENERATORS
+    assert [row["set"] for row in rows] == [*others, population.WITH_ATTRIBUTES]
     assert 0 <= rows[0]["accuracy"] <= 1 and 0 <= rows[0]["combination_coverage"] <= 1
     compared = [row["set"] for row in rows if row.get("withheld", "").startswith("cap+thick: ")]
-    assert compared == ["test heads", *population.BenchmarkConfig.sampled]
+    sampled = population.BenchmarkConfig.sampled
+    assert compared == ["test heads", "fits", *sampled, population.WITH_ATTRIBUTES]
     assert (tmp_path / "out" / "population.png").exists()
 
 
-def test_control(folders, tmp_path, monkeypatch):
+def test_control(folders, model_with_attributes, tmp_path, monkeypatch):
     monkeypatch.setattr(control, "VIEW_SIZE", 32)
-    store = tmp_path / "store"
-    overfit(folders[0], store, config=SMALL, machine=ONE_THREAD)
-    known = read_attributes(folders[0] / "heads.csv", store, columns=COLUMNS)
-    train(store, tmp_path / "model.safetensors", config=TINY, machine=ONE_THREAD, attributes=known)
     settings = ["--count", 3, "--people", 3, "--guidance", 0, 2, "--resolution", 32, "--sampling.steps", 4]
-    arguments = [tmp_path / "model.safetensors", *folders, tmp_path / "out", *settings]
+    arguments = [model_with_attributes, *folders, tmp_path / "out", *settings]
     rows = run(control, tmp_path / "result.json", *arguments)["rows"]
     assert [row["set"] for row in rows[:3]] == ["test heads", "guidance 0", "guidance 2"]
     assert all(row["within_mm"] > 0 and row["between_mm"] > 0 for row in rows[3:])

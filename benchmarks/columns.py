@@ -150,6 +150,7 @@ DENOISER = (
 POPULATION = (
     SET,
     Column("val_loss", "validation loss", "lower", digits=3),
+    Column("given_loss", "the same, attributes known", digits=3),
     Column("best_step", "best step", digits=0),
     ONE_NNA,
     COVERAGE,

@@ -5,14 +5,16 @@
     python benchmarks/population.py SCANS TEST OUT --withheld cap+thick curly+full
 
 Fits SCANS, learns one latent space, and compares generators in it: the best Gaussian mixture of up to 32 components,
-independent components, and the transformer on top of each start; with `--model CHECKPOINT` also a model of the same
-fits that knows their attributes. The fits themselves say what no generator of them can better. A classifier of rendered
-normal maps, trained on the training heads and checked on the test heads, tells which factors heads show. Everything
-made is kept in OUT, and the same command resumes. Prints a table and writes a picture.
+independent components, the transformer on top of each start, and models that know the attributes of the training heads.
+The fits themselves say what no generator of them can better. A classifier of rendered normal maps, trained on the
+training heads and checked on the test heads, tells which factors heads show. Everything made is kept in OUT, and the
+same command resumes. Prints a table and writes a picture.
+
+Validation losses are those of heads of which nothing is known, also for models that know attributes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,24 +22,28 @@ from typing import Any
 import torch
 import trimesh
 import tyro
-from columns import POPULATION
+from columns import HEAD_FACTORS, HEAD_NUMBERS, POPULATION
 from denoiser import finish
 from head_classifier import FACTORS, HeadClassifier, KnownAttributes, render_views
 from jaxtyping import Int
 from results_io import BenchmarkOptions, kept_row, metric_values, publish, run_benchmark
 
 from hyperdiffusion import (
+    AttributeTable,
     Checkpoint,
     EvaluationConfig,
     ReferenceHeads,
     SamplingConfig,
     TrainingConfig,
     evaluate_meshes,
+    read_attributes,
     sample,
     write_contact_sheet,
 )
 from hyperdiffusion.diffusion.checkpoint import TrainingRecord
-from hyperdiffusion.diffusion.encode_store import EncodedStore, encode_store
+from hyperdiffusion.diffusion.encode_store import EncodedStore, encode_store, train_val_split
+from hyperdiffusion.diffusion.loss import Objective
+from hyperdiffusion.diffusion.train import learn_conditioning
 from hyperdiffusion.diffusion.trainer import Trainer
 from hyperdiffusion.diffusion.training_config import TrainingRun
 from overfit import (
@@ -59,17 +65,34 @@ YAWS = (30.0,)
 # A head shows half of a factor if the probability that it is there at all lies between these.
 HALF = (0.2, 0.8)
 MAX_COMPONENTS = 32
-# Starts of the denoiser: which settings of the training choose it, and whether the transformer is trained on it.
-GENERATORS: dict[str, tuple[dict[str, Any], bool]] = {
-    "Gaussian": ({"max_mixture_components": 1, "independent_components": False}, False),
-    "Gaussian mixture": ({"max_mixture_components": MAX_COMPONENTS, "independent_components": False}, False),
-    "independent components": ({}, False),
-    "transformer on the Gaussian": ({"max_mixture_components": 1, "independent_components": False}, True),
-    "transformer on the default start": ({}, True),
-}
+# Noise draws for each validation head.
+DRAWS = 32
 
-# The model of `--model`.
-WITH_ATTRIBUTES = "model with attributes"
+
+@dataclass(frozen=True)
+class Generator:
+    """How a generator is trained."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the training that differ from the defaults."""
+    trains: bool = False
+    """Whether the transformer is trained; otherwise, heads come from what training starts from."""
+    attributes: bool = False
+    """Whether it knows the attributes of the training heads."""
+
+
+ONE_GAUSSIAN = {"max_mixture_components": 1, "independent_components": False}
+GENERATORS = {
+    "Gaussian": Generator(ONE_GAUSSIAN),
+    "Gaussian mixture": Generator({"max_mixture_components": MAX_COMPONENTS, "independent_components": False}),
+    "independent components": Generator(),
+    "transformer on the Gaussian": Generator(ONE_GAUSSIAN, trains=True),
+    "transformer on the default start": Generator(trains=True),
+    "attributes": Generator(attributes=True),
+    "transformer with attributes": Generator(trains=True, attributes=True),
+}
+# Columns of heads.csv that generators may know.
+COLUMNS = (*HEAD_FACTORS, "ears_covered", "style", *HEAD_NUMBERS, "surprise", "sadness")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +111,16 @@ class BenchmarkConfig(BenchmarkOptions):
     withheld: tuple[str, ...] = ()
     """Combinations of levels that no training head has, such as cap+thick."""
 
-    sampled: tuple[str, ...] = ("Gaussian mixture", "transformer on the default start")
+    sampled: tuple[str, ...] = (
+        "Gaussian mixture",
+        "transformer on the default start",
+        "attributes",
+        "transformer with attributes",
+    )
     """Generators whose samples are decoded; of the others, only the validation loss is measured."""
 
-    model: Path | None = None
-    """A model trained with attributes on the store in OUT; its samples are compared too."""
+    columns: tuple[str, ...] = COLUMNS
+    """Columns of heads.csv that generators may know."""
 
     count: int = 256
     """Samples of each generator that are compared with as many test heads."""
@@ -137,7 +165,14 @@ class Population:
         """Latent codes of the fits."""
         rows = self.store.rows()
         run = TrainingRun(self.config.training, tuple(record.digest for record in rows.records))
-        return encode_store(rows, self.config.out / "codes.safetensors", run=run, context=self.context)
+        data = encode_store(rows, self.config.out / "codes.safetensors", run=run, context=self.context)
+        training, validation = train_val_split(len(rows), self.config.training)
+        return replace(data, attributes=self.table.rows([*training, *validation]))
+
+    @cached_property
+    def table(self) -> AttributeTable:
+        """Attributes of the fitted heads, in the order of the store."""
+        return read_attributes(self.config.scans / "heads.csv", self.store.folder, columns=self.config.columns)
 
     @cached_property
     def test(self) -> list[trimesh.Trimesh]:
@@ -178,14 +213,10 @@ def main(config: BenchmarkConfig) -> None:
     for name in GENERATORS:
         path = config.out / f"{name.replace(' ', '_')}.safetensors"
         model = _model(population, name, path)
-        row = {"set": name, "val_loss": model.training.val_loss, "best_step": model.training.best_step}
+        row = {"set": name, "best_step": model.training.best_step, **_losses(population, model)}
         if name in config.sampled:
             row |= compare(name, path, _samples(population, model, path.with_suffix("")))
         rows.append(row)
-    if config.model is not None:
-        path = config.out / WITH_ATTRIBUTES.replace(" ", "_")
-        meshes = _samples(population, Checkpoint.load(config.model), path)
-        rows.append({"set": WITH_ATTRIBUTES, **compare(WITH_ATTRIBUTES, path, meshes)})
     write_contact_sheet(pictured, config.out / "population.png", size=VIEW_SIZE, yaws=YAWS)
     publish("population", POPULATION, rows, config)
 
@@ -207,19 +238,36 @@ def _model(population: Population, name: str, path: Path) -> Checkpoint:
     """A generator; one on disk is read."""
     if path.exists():
         return Checkpoint.load(path)
-    settings, trains = GENERATORS[name]
-    config = replace(population.config.training, **settings)
-    trainer = Trainer(population.encoded, config)
-    if trains:
+    generator = GENERATORS[name]
+    config = replace(population.config.training, **generator.settings)
+    data = population.encoded if generator.attributes else replace(population.encoded, attributes=None)
+    trainer = Trainer(data, config)
+    if generator.trains:
         with population.context.progress(trainer.total_steps, name, "step") as bar:
             finish(trainer, bar)
-    state = trainer.state
-    loss = state.best_loss if trainer.validates else None
-    record = TrainingRecord({}, [], state.step, state.best_step, mixture_components=0, val_loss=loss)
-    space = population.store.rows().space
-    model = Checkpoint(space, trainer.objective.coordinates, config.noise_schedule, trainer.model(), record)
+    state, conditioning = trainer.state, None
+    if generator.attributes:
+        conditioning = learn_conditioning(population.table, data, config, device=population.context.device)
+    record = TrainingRecord({}, [], state.step, state.best_step, mixture_components=0, val_loss=None)
+    space, coordinates = population.store.rows().space, trainer.objective.coordinates
+    model = Checkpoint(space, coordinates, config.noise_schedule, trainer.model(), record, conditioning)
     model.save(path)
     return model
+
+
+def _losses(population: Population, model: Checkpoint) -> dict[str, float]:
+    """Validation losses relative to the Gaussian's."""
+    data = population.encoded
+    if not len(data.validation):
+        return {}
+    objective = Objective.on(model.device, data.coordinates, model.schedule)
+    baseline = objective.baseline_loss(data.validation, draws=DRAWS)
+    losses = {"val_loss": objective.validation_loss(model.denoiser, data.validation, draws=DRAWS) / baseline}
+    if model.conditioning is not None and data.attributes is not None:
+        values = data.attributes.values[len(data.training) :]
+        given = objective.validation_loss(model.denoiser, data.validation, draws=DRAWS, values=values)
+        losses["given_loss"] = given / baseline
+    return losses
 
 
 def _samples(population: Population, model: Checkpoint, folder: Path) -> list[trimesh.Trimesh | None]:

@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from hyperdiffusion.diffusion.attributes import Attributes
+from hyperdiffusion.diffusion.attributes import Attributes, Categorical
 from hyperdiffusion.diffusion.marginal import Marginal, restore_marginal
 from hyperdiffusion.diffusion.mixture import GaussianMixture
 from hyperdiffusion.diffusion.ridge import Ridge, ridge
+from hyperdiffusion.diffusion.tied_mixture import TiedMixture
 from overfit.runtime.tensor_file import with_prefix
 
 # Smallest variance that remains along a direction that the attributes explain.
@@ -86,6 +87,38 @@ class ConditionalMixture(nn.Module):
         # Earlier versions took missing features for zero.
         scale = state.get("feature_scale", coefficients.new_zeros(len(coefficients), len(coefficients)))
         return cls(attributes, coefficients, feature_scale=scale, marginal=marginal, residual=residual)
+
+    def over(self, values: Float[torch.Tensor, "heads n"]) -> TiedMixture | None:
+        """Return the distribution of heads whose levels are those of any of these heads; None if none has levels.
+
+        Numbers are normally distributed about what the levels say: one Gaussian for each number that a head has would
+        leave gaps between them.
+        """
+        categorical = torch.tensor([isinstance(column, Categorical) for column in self.attributes.columns])
+        levels = values.masked_fill(~categorical, torch.nan)
+        levels = levels[~levels.isnan().all(1)]
+        if not len(levels):
+            return None
+        noise = levels.new_zeros(len(levels), self.coefficients.shape[1])
+        means = self._features(noise, levels.new_zeros(len(levels), 1), levels) @ self.coefficients
+        scale, coefficients = self.feature_scale.double(), self.coefficients.double()
+        known = categorical.double().repeat_interleave(torch.tensor(self.attributes.sizes))
+        precision = torch.eye(len(scale), dtype=torch.float64) + scale.T @ (known[:, None] / KNOWN_VARIANCE * scale)
+        shift = scale.T @ coefficients
+        axes, variances = self.residual.rotations[0].double(), self.residual.variances[0].double()
+        covariance = (axes * variances) @ axes.T + shift.T @ torch.linalg.solve(precision, shift)
+        variances, axes = torch.linalg.eigh(covariance)
+        return TiedMixture(means, variances.clamp(min=0).float(), axes.float())
+
+    def with_marginal(self, marginal: Marginal) -> "ConditionalMixture":
+        """Return the mixture with another distribution of heads of which nothing is known."""
+        return ConditionalMixture(
+            self.attributes,
+            self.coefficients,
+            feature_scale=self.feature_scale,
+            marginal=marginal,
+            residual=self.residual,
+        )
 
     def with_spread(self, factor: float) -> "ConditionalMixture":
         """Return the mixture with all standard deviations multiplied by a factor."""

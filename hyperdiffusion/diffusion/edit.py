@@ -71,6 +71,7 @@ def edit_head(
     if fit is not None and given:
         raise BadInput(f"`given`: is for samples, and {head} is a scan; leave it out")
     parameters = find_head(head, checkpoint, fits=fits, seed=seed, attributes=given)[None]
+    known: torch.Tensor | None
     if fits is None or fit is None:
         known = _sampled_values(checkpoint, given or {}, (seed, int(head)))
     else:

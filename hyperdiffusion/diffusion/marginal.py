@@ -7,8 +7,9 @@ from jaxtyping import Float
 
 from hyperdiffusion.diffusion.independent_components import IndependentComponents
 from hyperdiffusion.diffusion.mixture import GaussianMixture
+from hyperdiffusion.diffusion.tied_mixture import TiedMixture
 
-Marginal = GaussianMixture | IndependentComponents
+Marginal = GaussianMixture | IndependentComponents | TiedMixture
 
 # Independent components must have a validation loss lower than the mixture's by this fraction; less may be chance.
 MIN_IMPROVEMENT = 0.01
@@ -45,5 +46,6 @@ def select_marginal(
 
 def restore_marginal(state: Mapping[str, torch.Tensor]) -> Marginal:
     """Return the distribution with a `state_dict`. Raises KeyError if the state is another's."""
-    kind = IndependentComponents if "directions" in state else GaussianMixture
+    kinds: dict[str, type[Marginal]] = {"directions": IndependentComponents, "axes": TiedMixture}
+    kind = next((kind for name, kind in kinds.items() if name in state), GaussianMixture)
     return kind(*(state[name] for name in kind.TENSORS))

@@ -171,7 +171,7 @@ def _train(
     _optimize(trainer, rows, path, saved=saved, run=run, context=context, log=log, draws=draws)
     model = trainer.model()
     if model is not None:
-        conditioning = None if table is None else _conditioning(table, data, run.config, device=context.device)
+        conditioning = None if table is None else learn_conditioning(table, data, run.config, device=context.device)
         # First: a finished checkpoint is not trained again, so that the card would stay missing after an interruption.
         if table is not None:
             write_attribute_card(table.attributes, path)
@@ -181,10 +181,10 @@ def _train(
     processes.barrier()
 
 
-def _conditioning(
+def learn_conditioning(
     table: AttributeTable, data: EncodedStore, config: TrainingConfig, *, device: torch.device
 ) -> Conditioning:
-    """What is learned of attributes beside the denoiser."""
+    """Return what is learned of attributes beside the denoiser; `table` has the store's order, and `data` its own."""
     assert data.attributes is not None
     count, known = len(data.training), data.attributes.values
     training = KnownHeads(data.training[torch.arange(count)].to(device), known[:count].to(device))

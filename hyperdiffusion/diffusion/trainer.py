@@ -203,16 +203,13 @@ class Trainer:
         if not isinstance(coordinates, LatentCoordinates) or not self.validates:
             return None, float("inf")
 
-        def loss(mixture: Marginal) -> float:
-            return self.validation_loss(MixtureDenoiser(config.noise_schedule, mixture).to(self.device))
-
         mixture, mixture_loss = select_marginal(
             self.training[torch.arange(len(self.training))],
             std=coordinates.std.cpu(),
             variance=default_mixture(coordinates).within_variance.cpu(),
             max_components=config.max_mixture_components,
             independent=config.independent_components,
-            loss=loss,
+            loss=self._mixture_loss,
         )
         return mixture, min(1.0, mixture_loss)
 
@@ -230,8 +227,14 @@ class Trainer:
         )
         if not self.validates:
             return mixture, float("inf")
-        denoiser = MixtureDenoiser(self.config.noise_schedule, mixture).to(self.device)
-        return mixture, self.validation_loss(denoiser, self.validation_values)
+        levels = mixture.over(self.values)
+        if levels is not None and self._mixture_loss(levels) < self._mixture_loss(mixture.marginal):
+            mixture = mixture.with_marginal(levels)
+        return mixture, self._mixture_loss(mixture, self.validation_values)
+
+    def _mixture_loss(self, mixture: Mixture, values: torch.Tensor | None = None) -> float:
+        """The validation loss of a mixture's optimal denoiser."""
+        return self.validation_loss(MixtureDenoiser(self.config.noise_schedule, mixture).to(self.device), values)
 
     @property
     def _draws(self) -> int:

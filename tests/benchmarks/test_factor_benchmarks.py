@@ -51,19 +51,17 @@ def write_heads(folder, count):
     return folder
 
 
-def test_population(folders, model_with_attributes, tmp_path, monkeypatch):
+def test_population(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(population, "VIEW_SIZE", 32)
     training = ["--training.coordinates", "pca", "--training.steps", 4, "--training.batch-size", 4]
     counts = ["--count", 3, "--classified", 3, "--resolution", 32, "--evaluation.points", 64]
-    options = ["--withheld", "cap+thick", "--model", model_with_attributes, *short_fits("overfit")]
+    options = ["--withheld", "cap+thick", "--columns", *COLUMNS, *short_fits("overfit")]
     arguments = [*folders, tmp_path / "out", *options, *training, *counts]
     rows = run(population, tmp_path / "result.json", *arguments)["rows"]
-    others = "test heads", "fits", *population.GENERATORS
-    assert [row["set"] for row in rows] == [*others, population.WITH_ATTRIBUTES]
+    assert [row["set"] for row in rows] == ["test heads", "fits", *population.GENERATORS]
     assert 0 <= rows[0]["accuracy"] <= 1 and 0 <= rows[0]["combination_coverage"] <= 1
     compared = [row["set"] for row in rows if row.get("withheld", "").startswith("cap+thick: ")]
-    sampled = population.BenchmarkConfig.sampled
-    assert compared == ["test heads", "fits", *sampled, population.WITH_ATTRIBUTES]
+    assert compared == ["test heads", "fits", *population.BenchmarkConfig.sampled]
     assert (tmp_path / "out" / "population.png").exists()
 
 

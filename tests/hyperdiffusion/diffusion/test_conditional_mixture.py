@@ -86,6 +86,27 @@ def test_what_is_missing_follows_from_what_is_known():
     torch.testing.assert_close(found[0], expected, atol=0.06, rtol=0)
 
 
+def test_levels_of_other_heads_stand_for_those_of_a_head_of_which_nothing_is_known(mixture, known):
+    """Each level is a Gaussian about its centre, as wide as what is left of it and the number together."""
+    variances = torch.tensor([1.0, 0.5, 0.5, 1.0, 1.0, 1.0])
+    means = torch.cat([torch.zeros(3, 1), CENTRES, torch.zeros(3, 3)], dim=1)
+    truth = GaussianMixture(torch.full((3,), 1 / 3), means, variances.expand(3, -1), torch.eye(SIZE).expand(3, -1, -1))
+    levels = mixture.over(known[0])
+    noised, alpha_bar = torch.randn(32, SIZE, generator=torch.Generator().manual_seed(3)), torch.full((32, 1), 0.7)
+    torch.testing.assert_close(levels(noised, alpha_bar), truth(noised, alpha_bar), atol=0.12, rtol=0)
+    assert torch.equal(
+        mixture.with_marginal(levels)(noised, alpha_bar, ATTRIBUTES.missing(32)), levels(noised, alpha_bar)
+    )
+
+
+def test_numbers_alone_are_no_levels(known):
+    attributes = Attributes(ATTRIBUTES.columns[:1])
+    marginal = GaussianMixture.single(torch.ones(SIZE))
+    values, codes = known
+    fitted = ConditionalMixture.fit(attributes, values[:, :1], codes, marginal=marginal, variance=torch.ones(SIZE))
+    assert fitted.over(values[:, :1]) is None
+
+
 def test_the_spread_scales_both_parts(mixture):
     wide = mixture.with_spread(2.0)
     for values in (torch.tensor([[0.0, 0.0]]), ATTRIBUTES.missing(1)):

@@ -1,5 +1,6 @@
 """Everything once, small: an empty folder in; heads, fits, a model, new heads, a picture and metrics in it out."""
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from hyperdiffusion.data.head_folder import write_heads
+from hyperdiffusion.data.head_folder import ATTRIBUTES, write_heads
+from hyperdiffusion.diffusion.attribute_table import AttributeTable, read_attributes
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
 from hyperdiffusion.diffusion.generate import sample
 from hyperdiffusion.diffusion.train import train
@@ -36,9 +38,9 @@ class DemoConfig:
     """How large the demo is."""
 
     training_heads: int = 96
-    """Plain heads to train on."""
+    """Heads to train on."""
     test_heads: int = 48
-    """Plain heads to compare with."""
+    """Heads to compare with."""
     generated_heads: int = 48
     """New heads to generate."""
     overfit: OverfitConfig = OverfitConfig(fit=FitConfig(first_steps=6000))
@@ -66,10 +68,16 @@ def run_demo(out: Path | str, config: DemoConfig = DemoConfig(), *, machine: Mac
 
 def _run(out: Path, config: DemoConfig, machine: Machine) -> str:
     context = machine.start()
-    training = write_heads(out / "scans", config.training_heads, seed=0, plain=True, machine=machine)
-    test = write_heads(out / "test_heads", config.test_heads, seed=1, plain=True, machine=machine)
+    training = write_heads(out / "scans", config.training_heads, seed=0, machine=machine)
+    test = write_heads(out / "test_heads", config.test_heads, seed=1, machine=machine)
     fitted = overfit(out / "scans", out / "store", config=config.overfit, machine=machine)
-    checkpoint = train(out / "store", out / "checkpoint.safetensors", config=config.training, machine=machine)
+    checkpoint = train(
+        out / "store",
+        out / "checkpoint.safetensors",
+        config=config.training,
+        attributes=_attributes(out),
+        machine=machine,
+    )
     generated = _generate(checkpoint, out / "heads", config, context)
     fits = _decode_fits(out / "store", config.test_heads, COMPARED, context)
     _draw(out, config, generated, context)
@@ -78,6 +86,15 @@ def _run(out: Path, config: DemoConfig, machine: Machine) -> str:
     errors = [record.error_mm for record in fitted.records]
     line = f"Surface error of {len(errors)} fits: mean {np.mean(errors):.3f} mm, worst {max(errors):.3f} mm."
     return "\n\n".join([line, checkpoint.training.summary(), report.table(), EXPLANATION])
+
+
+def _attributes(out: Path) -> AttributeTable:
+    """What is known of the training heads, as far as they differ in it: a small demo may have no cap."""
+    table = out / "scans" / "heads.csv"
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    varying = [name for name in ATTRIBUTES if len({row[name] for row in rows}) > 1]
+    return read_attributes(table, out / "store", columns=varying)
 
 
 def _generate(

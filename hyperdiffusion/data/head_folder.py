@@ -11,7 +11,7 @@ import numpy as np
 import trimesh
 
 from hyperdiffusion.data.expressions import EXPRESSIONS, facial_actions
-from hyperdiffusion.data.factors import Factors, draw_factors, parse_combinations
+from hyperdiffusion.data.factors import LEVELS, Factors, draw_factors, parse_combinations
 from hyperdiffusion.data.population import HeadPopulation
 from hyperdiffusion.data.synthetic_heads import MAX_EXPRESSIONS, HeadModel, Person
 from overfit.decode_folder import MeshFormat
@@ -20,6 +20,8 @@ from overfit.runtime.errors import BadInput, require_at_least, require_between
 from overfit.runtime.machine import Machine, RunContext
 
 MAX_HEADS = 1_000_000
+# Columns of heads.csv that a person would name, of heads that are not plain.
+ATTRIBUTES = (*LEVELS, *EXPRESSIONS, "age", "gender", "weight")
 # Keys of the random generators of a head, after its seed and number: the person's has none.
 FACTORS_KEY, SHAPES_KEY = 1, 2
 # Names of files: the seed, and the number of the head.

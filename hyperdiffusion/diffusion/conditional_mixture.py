@@ -141,7 +141,7 @@ class ConditionalMixture(nn.Module):
             mean = self._features(noised, alpha_bar, values) @ self.coefficients
             conditional = mean + self.residual(noised - alpha_bar.sqrt() * mean, alpha_bar)
             unknown = values.isnan().all(1, keepdim=True)
-            return torch.where(unknown, self.marginal(noised, alpha_bar), conditional)
+            return torch.where(unknown, self.marginal(noised, alpha_bar), conditional) if unknown.any() else conditional
 
     def _features(self, noised: torch.Tensor, alpha_bar: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Features (B, F) of heads; missing ones are their mean given the known ones and x_t.

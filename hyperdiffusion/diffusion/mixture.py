@@ -3,8 +3,13 @@
 A folder of scans often holds several populations, such as two scanners, open and closed mouths, or adults and
 children, with no heads in between. One Gaussian fills that gap and a mixture does not; its optimal denoiser is known
 in closed form. The transformer corrects its prediction.
+
+Other populations differ in few directions, but there their shape is no ellipsoid: hair of several lengths, or a ring of
+poses. A mixture in the first coordinates alone describes it with few numbers, also from few heads.
 """
 
+import itertools
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -24,6 +29,15 @@ MIN_HEADS_PER_COORDINATE = 0.25
 MIN_HEADS = 2
 # More components must reduce the validation loss by this fraction; less may be chance.
 MIN_IMPROVEMENT = 0.05
+# Numbers of coordinates, the first ones, in which components may differ, if not in all ...
+LEADING_SPANS = (2, 4, 8, 16)
+# ... with these numbers of components, which need so many heads for each of these coordinates ...
+LEADING_COUNTS = (2, 4, 8, 16, 32)
+MIN_HEADS_PER_LEADING_COORDINATE = 4
+# ... and this improvement. Less may be chance.
+MIN_LEADING_IMPROVEMENT = 0.003
+# Added to their variances, so that no component shrinks to a single head.
+LEADING_VARIANCE = 0.01
 
 
 class GaussianMixture(nn.Module):
@@ -79,6 +93,27 @@ class GaussianMixture(nn.Module):
         return cls(probabilities, means.float(), variances.clamp(min=0).float(), rotations.float())
 
     @classmethod
+    def in_leading(
+        cls, coordinates: Float[torch.Tensor, "heads D"], variance: Float[torch.Tensor, " D"], *, span: int, count: int
+    ) -> "GaussianMixture":
+        """Return a mixture whose components differ in the first `span` coordinates only, by maximum likelihood (EM)."""
+        # Its import takes longer than a command that trains nothing.
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.mixture import GaussianMixture as Mixture
+
+        leading = (coordinates * variance.sqrt())[:, :span].double().numpy()
+        fitted = Mixture(count, reg_covar=LEADING_VARIANCE, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fitted.fit(leading)
+        own_variances, own_rotations = torch.linalg.eigh(torch.from_numpy(fitted.covariances_))
+        means, variances = torch.zeros(count, len(variance)), variance.repeat(count, 1)
+        rotations = torch.eye(len(variance)).repeat(count, 1, 1)
+        means[:, :span], variances[:, :span] = torch.from_numpy(fitted.means_).float(), own_variances.float()
+        rotations[:, :span, :span] = own_rotations.float()
+        return cls(torch.from_numpy(fitted.weights_).float(), means, variances, rotations)
+
+    @classmethod
     def select(
         cls,
         coordinates: Float[torch.Tensor, "heads D"],
@@ -91,7 +126,8 @@ class GaussianMixture(nn.Module):
         """Return the mixture with the fewest components that more would not clearly improve, and its loss.
 
         Args:
-            coordinates: Whitened training heads. They are clustered by k-means in unwhitened coordinates.
+            coordinates: Whitened training heads. For components that differ in all coordinates they are clustered by
+                k-means in unwhitened coordinates.
             std: Standard deviation of the weights along each coordinate.
             variance: Variance of unseen heads along each whitened coordinate.
             max_components: Upper bound on K.
@@ -110,6 +146,15 @@ class GaussianMixture(nn.Module):
             candidate = cls.from_clusters(coordinates, cluster, variance)
             if (candidate_loss := loss(candidate)) < (1 - MIN_IMPROVEMENT) * best_loss:
                 best, best_loss = candidate, candidate_loss
+        for span, count in itertools.product(LEADING_SPANS, LEADING_COUNTS):
+            if (
+                span <= len(std)
+                and count <= max_components
+                and count * span * MIN_HEADS_PER_LEADING_COORDINATE <= len(coordinates)
+            ):
+                candidate = cls.in_leading(coordinates, variance, span=span, count=count)
+                if (candidate_loss := loss(candidate)) < (1 - MIN_LEADING_IMPROVEMENT) * best_loss:
+                    best, best_loss = candidate, candidate_loss
         return best, best_loss
 
     @property

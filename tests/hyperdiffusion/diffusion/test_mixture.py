@@ -88,6 +88,33 @@ def test_components_have_the_probabilities_means_and_variances_of_their_clusters
         torch.testing.assert_close(whole.diagonal(), inside.var(0, correction=0), atol=1e-5, rtol=1e-4)
 
 
+def test_components_in_the_first_coordinates_have_the_moments_of_their_clusters():
+    heads = clustered(2)
+    mixture = GaussianMixture.in_leading(heads, torch.full((4,), 0.8), span=2, count=2)
+    narrowed = heads * 0.8**0.5
+    for index in range(2):
+        inside = narrowed[(narrowed[:, 1] > 0) == (mixture.means[index, 1] > 0), :2]
+        torch.testing.assert_close(mixture.means[index, :2], inside.mean(0), atol=1e-4, rtol=1e-4)
+        whole = mixture.rotations[index] @ mixture.variances[index].diag() @ mixture.rotations[index].T
+        expected = torch.cov(inside.T, correction=0) + 0.01 * torch.eye(2)
+        torch.testing.assert_close(whole[:2, :2], expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(whole[2:, 2:], 0.8 * torch.eye(2))
+        assert not mixture.means[index, 2:].any() and not whole[:2, 2:].any()
+
+
+def test_a_spiral_is_found_among_many_coordinates():
+    """No ellipsoid and no product of directions: arms of a spiral in the first two of twelve coordinates."""
+    generator = torch.Generator().manual_seed(4)
+    heads = torch.randn(1200, 12, generator=generator)
+    radius = (0.1 + 0.9 * torch.rand(1200, generator=generator)).sqrt()
+    arm = 2 * radius[:, None] * torch.stack([(9 * radius).cos(), (9 * radius).sin()], dim=1)
+    heads[:, :2] = arm + 0.05 * heads[:, :2]
+    mixture = found(heads - heads.mean(0), most=16)
+    assert mixture.components >= 8
+    varying = (mixture.means != mixture.means[:1]).any(0)
+    assert varying[:2].all() and not varying[4:].any()
+
+
 def test_a_larger_spread_keeps_the_probabilities():
     wider = GaussianMixture(
         torch.tensor([0.3, 0.7]), torch.tensor([[-2.0], [1.5]]), torch.tensor([[0.01], [0.25]]), torch.ones(2, 1, 1)

@@ -30,6 +30,8 @@ IMAGE_SIZE = 96
 EPOCHS, BATCH_SIZE, LR = 40, 32, 2e-3
 # Largest random shift in pixels, so that the network does not learn where single heads lie.
 SHIFT = 3
+# Share of the steps on blurred normal maps: fits and samples are smoother than scans.
+BLURRED_SHARE = 0.5
 CHANNELS = (32, 64, 96, 128)
 SIZES = [*map(len, FACTORS.values()), len(NUMBERS)]
 
@@ -92,9 +94,8 @@ class HeadClassifier(nn.Module):
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=total)
             for _ in range(EPOCHS):
                 for chosen in torch.randperm(len(views)).split(BATCH_SIZE):
-                    shift = torch.randint(-SHIFT, SHIFT + 1, (2,)).tolist()
                     optimizer.zero_grad()
-                    model._loss(views[chosen].roll(shift, (2, 3)), known, chosen).backward()
+                    model._loss(_varied(views[chosen]), known, chosen).backward()
                     optimizer.step()
                     schedule.step()
         return model.eval()
@@ -116,6 +117,12 @@ def render_views(meshes: Sequence[trimesh.Trimesh | None], context: RunContext, 
     with context.progress(len(meshes), description, "head", leave=False) as bar:
         views = run_tasks_in_order(_views, [(mesh,) for mesh in meshes], context, min_tasks_per_worker=8, bar=bar)
     return torch.from_numpy(np.stack(views))
+
+
+def _varied(views: Views) -> Views:
+    """The views shifted at random, and some of them blurred."""
+    views = views.roll(torch.randint(-SHIFT, SHIFT + 1, (2,)).tolist(), (2, 3))
+    return nn.functional.avg_pool2d(views, 3, 1, 1) if float(torch.rand(())) < BLURRED_SHARE else views
 
 
 def _views(mesh: trimesh.Trimesh | None) -> Float[np.ndarray, "9 size size"]:

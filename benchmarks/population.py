@@ -5,15 +5,15 @@
     python benchmarks/population.py SCANS TEST OUT --withheld cap+thick curly+full
 
 Fits SCANS, learns one latent space, and compares generators in it: the best Gaussian mixture of up to 32 components,
-independent components, the transformer on top of each start, and models that know the attributes of the training heads.
+what training starts from, the transformer on top of it, and models that know the attributes of the training heads.
 The fits themselves say what no generator of them can better. A classifier of rendered normal maps, trained on the
 training heads and checked on the test heads, tells which factors heads show. Everything made is kept in OUT, and the
 same command resumes. Prints a table and writes a picture.
 
-Validation losses are those of heads of which nothing is known, also for models that know attributes.
+A validation loss is that of heads of which nothing is known, also for models that know attributes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import trimesh
 import tyro
-from columns import HEAD_FACTORS, HEAD_NUMBERS, POPULATION
+from columns import POPULATION
 from denoiser import finish
 from head_classifier import FACTORS, HeadClassifier, KnownAttributes, render_views
 from jaxtyping import Int
@@ -40,6 +40,7 @@ from hyperdiffusion import (
     sample,
     write_contact_sheet,
 )
+from hyperdiffusion.data.head_folder import ATTRIBUTES
 from hyperdiffusion.diffusion.checkpoint import TrainingRecord
 from hyperdiffusion.diffusion.encode_store import EncodedStore, encode_store, train_val_split
 from hyperdiffusion.diffusion.loss import Objective
@@ -70,7 +71,7 @@ DRAWS = 32
 
 
 @dataclass(frozen=True)
-class Generator:
+class GeneratorConfig:
     """How a generator is trained."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -83,16 +84,14 @@ class Generator:
 
 ONE_GAUSSIAN = {"max_mixture_components": 1, "independent_components": False}
 GENERATORS = {
-    "Gaussian": Generator(ONE_GAUSSIAN),
-    "Gaussian mixture": Generator({"max_mixture_components": MAX_COMPONENTS, "independent_components": False}),
-    "independent components": Generator(),
-    "transformer on the Gaussian": Generator(ONE_GAUSSIAN, trains=True),
-    "transformer on the default start": Generator(trains=True),
-    "attributes": Generator(attributes=True),
-    "transformer with attributes": Generator(trains=True, attributes=True),
+    "Gaussian": GeneratorConfig(ONE_GAUSSIAN),
+    "Gaussian mixture": GeneratorConfig({"max_mixture_components": MAX_COMPONENTS, "independent_components": False}),
+    "default start": GeneratorConfig(),
+    "transformer on the Gaussian": GeneratorConfig(ONE_GAUSSIAN, trains=True),
+    "transformer": GeneratorConfig(trains=True),
+    "start with attributes": GeneratorConfig(attributes=True),
+    "transformer with attributes": GeneratorConfig(trains=True, attributes=True),
 }
-# Columns of heads.csv that generators may know.
-COLUMNS = (*HEAD_FACTORS, "ears_covered", "style", *HEAD_NUMBERS, "surprise", "sadness")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,15 +110,10 @@ class BenchmarkConfig(BenchmarkOptions):
     withheld: tuple[str, ...] = ()
     """Combinations of levels that no training head has, such as cap+thick."""
 
-    sampled: tuple[str, ...] = (
-        "Gaussian mixture",
-        "transformer on the default start",
-        "attributes",
-        "transformer with attributes",
-    )
+    sampled: tuple[str, ...] = ("Gaussian mixture", "transformer", "transformer with attributes")
     """Generators whose samples are decoded; of the others, only the validation loss is measured."""
 
-    columns: tuple[str, ...] = COLUMNS
+    columns: tuple[str, ...] = ATTRIBUTES
     """Columns of heads.csv that generators may know."""
 
     count: int = 256
@@ -241,7 +235,7 @@ def _model(population: Population, name: str, path: Path) -> Checkpoint:
     generator = GENERATORS[name]
     config = replace(population.config.training, **generator.settings)
     data = population.encoded if generator.attributes else replace(population.encoded, attributes=None)
-    trainer = Trainer(data, config)
+    trainer = Trainer(data, config, device=population.context.device)
     if generator.trains:
         with population.context.progress(trainer.total_steps, name, "step") as bar:
             finish(trainer, bar)
@@ -271,26 +265,34 @@ def _losses(population: Population, model: Checkpoint) -> dict[str, float]:
 
 
 def _samples(population: Population, model: Checkpoint, folder: Path) -> list[trimesh.Trimesh | None]:
-    """The first samples of a generator with all their components; those on disk are read."""
-    config = population.config
-    return _decoded(population, folder, [*map(model.head, sample(model, config.classified, config=config.sampling))])
+    """The first samples of a generator."""
+    count = population.config.classified
+    return _decoded(
+        population, folder, count, lambda: sample(model, count, config=population.config.sampling), model.head
+    )
 
 
 def _fits(population: Population, folder: Path) -> list[trimesh.Trimesh | None]:
     """Fits of as many training heads as there are test heads."""
     rows = population.store.rows()
-    chosen = rows[list(range(min(population.config.count, len(rows))))]
-    return _decoded(population, folder, [*map(rows.space.head, chosen)])
+    count = min(population.config.count, len(rows))
+    return _decoded(population, folder, count, lambda: rows[list(range(count))], rows.space.head)
 
 
-def _decoded(population: Population, folder: Path, heads: Sequence[NeuralHead]) -> list[trimesh.Trimesh | None]:
-    """Meshes of heads with all their components, kept in a folder; those on disk are read."""
-    paths = [folder / f"{index:04d}.ply" for index in range(len(heads))]
+def _decoded(
+    population: Population,
+    folder: Path,
+    count: int,
+    parameters: Callable[[], torch.Tensor],
+    head: Callable[[torch.Tensor], NeuralHead],
+) -> list[trimesh.Trimesh | None]:
+    """Meshes of heads with all their components, kept in a folder; if all are there, they are read."""
+    paths = [folder / f"{index:04d}.ply" for index in range(count)]
     if all(path.exists() for path in paths):
         return [trimesh.load_mesh(path, process=False) for path in paths]
-    named = [(path.stem, head) for path, head in zip(paths, heads)]
+    named = [(path.stem, head(row.cpu())) for path, row in zip(paths, parameters())]
     decoding = DecodeConfig(population.config.resolution, keep_all_components=True)
-    return [head.mesh for head in decode_to_folder(named, folder, config=decoding, context=population.context)]
+    return [one.mesh for one in decode_to_folder(named, folder, config=decoding, context=population.context)]
 
 
 def _sample_row(population: Population, meshes: Sequence[trimesh.Trimesh | None]) -> dict[str, Any]:
@@ -325,7 +327,7 @@ def _factor_row(population: Population, meshes: Sequence[trimesh.Trimesh | None]
         "half_glasses": float(half[:, list(FACTORS).index("glasses")].double().mean()),
         "combination_coverage": len(wanted & shown) / len(wanted),
         "withheld": ", ".join(
-            f"{combination}: {sum(set(combination.split('+')) <= one for one in names)}"
+            f"{combination}: {sum(set(combination.split('+')) <= one for one in names)} of {len(names)}"
             for combination in population.config.withheld
         ),
     }

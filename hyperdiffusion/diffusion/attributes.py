@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from overfit.runtime.errors import BadInput
 
@@ -146,6 +146,10 @@ class Attributes:
         """Return the values that features are closest to."""
         parts = features.split(self.sizes, dim=1)
         return torch.stack([column.values(part) for column, part in zip(self.columns, parts, strict=True)], dim=1)
+
+    def per_feature(self, known: Bool[torch.Tensor, "*B n"]) -> Bool[torch.Tensor, "*B F"]:
+        """Return for each feature what is given for its attribute."""
+        return known.repeat_interleave(torch.tensor(self.sizes, device=known.device), dim=-1)
 
     def missing(self, count: int, device: torch.device = torch.device("cpu")) -> Float[torch.Tensor, "count n"]:
         """Return values that are all missing: no condition."""

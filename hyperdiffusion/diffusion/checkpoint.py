@@ -56,6 +56,8 @@ class TrainingRecord:
     """Validation loss relative to the Gaussian baseline; None without validation heads."""
     independent_components: int = 0
     """Independent components that training started from; 0 if it started from a Gaussian mixture."""
+    conditional: bool = False
+    """Whether heads with attributes started from a Gaussian about the mean that their attributes give."""
 
     def summary(self) -> str:
         """Return one sentence or two about the result."""
@@ -73,6 +75,8 @@ class TrainingRecord:
 
     @property
     def _start(self) -> str:
+        if self.conditional:
+            return "Gaussian about the mean that the attributes of a head give,"
         if self.independent_components:
             return f"product of {self.independent_components} independent components"
         return "Gaussian" if self.mixture_components == 1 else f"mixture of {self.mixture_components} Gaussians"

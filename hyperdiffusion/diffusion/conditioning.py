@@ -82,6 +82,12 @@ class Conditioning:
         chosen = [int(np.random.default_rng((*seed, STREAM)).choice(candidates)) for seed in seeds]
         return torch.where(wanted.isnan(), self.values[chosen], wanted)
 
+    def best_known(self, seed: tuple[int, ...]) -> Float[torch.Tensor, "1 n"]:
+        """Return the values of a training head, drawn from those of which most is known."""
+        missing = self.values.isnan().sum(1)
+        candidates = (missing == missing.min()).nonzero().flatten().cpu().numpy()
+        return self.values[[int(np.random.default_rng((*seed, STREAM)).choice(candidates))]]
+
     def _closest(self, wanted: torch.Tensor) -> np.ndarray:
         """Indices of the training heads whose wanted attributes are closest; ties are all in."""
         is_wanted = ~wanted.isnan()

@@ -52,7 +52,7 @@ def expression_plane(
     wanted = torch.stack([_wanted(conditioning.attributes, place) for place in positions.tolist()])
     wanted = wanted.to(checkpoint.device)
     person = [(seed, 0)]
-    others = conditioning.complete(conditioning.attributes.missing(1, checkpoint.device)[0], person)
+    others = conditioning.best_known(person[0])
     values = torch.where(wanted.isnan(), others, wanted)
     seeds = person * len(positions)
     return ExpressionPlane(positions, sample_given(checkpoint, values, wanted=wanted, seeds=seeds, config=config))

@@ -45,7 +45,7 @@ class SamplingConfig:
     truncation: float = 1.0
     """Position between the mean head (0) and the sample (1)."""
     guidance: float = 1.0
-    """Guidance scale of attributes. Above 1 heads are more typical of theirs and less diverse; 0 ignores them."""
+    """Guidance scale of attributes. Above 1 heads are more typical of them and less diverse; 0 ignores them."""
     guidance_by: Literal["classifier-free", "classifier"] = "classifier-free"
     """What guides: the difference between the conditional and the unconditional denoiser (Ho and Salimans 2022), or the
     gradient of a classifier of noised heads (Dhariwal and Nichol 2021)."""

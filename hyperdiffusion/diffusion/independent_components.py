@@ -50,9 +50,14 @@ class IndependentComponents(nn.Module):
         super().__init__()
         for name, tensor in zip(self.TENSORS, (directions, probabilities, means, variances), strict=True):
             self.register_buffer(name, tensor)
+        self._derive()
+        self.register_load_state_dict_post_hook(lambda module, _: module._derive())
+
+    def _derive(self) -> None:
+        """Set what follows from the tensors."""
         # (D,) mean variance inside the Gaussians along each coordinate.
-        within = (probabilities * variances).sum(1)
-        self.register_buffer("within_variance", within @ directions.square(), persistent=False)
+        within = (self.probabilities * self.variances).sum(1)
+        self.register_buffer("within_variance", within @ self.directions.square(), persistent=False)
 
     @classmethod
     def fit(

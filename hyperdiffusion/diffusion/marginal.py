@@ -11,9 +11,6 @@ from hyperdiffusion.diffusion.tied_mixture import TiedMixture
 
 Marginal = GaussianMixture | IndependentComponents | TiedMixture
 
-# Independent components must have a validation loss lower than the mixture's by this fraction; less may be chance.
-MIN_IMPROVEMENT = 0.01
-
 
 def select_marginal(
     codes: Float[torch.Tensor, "heads D"],
@@ -22,6 +19,7 @@ def select_marginal(
     variance: Float[torch.Tensor, " D"],
     max_components: int,
     independent: bool,
+    margin: float,
     loss: Callable[[Marginal], float],
 ) -> tuple[Marginal, float]:
     """Return a Gaussian mixture or independent components, and the validation loss.
@@ -32,14 +30,15 @@ def select_marginal(
         variance: Variance of unseen heads along each whitened coordinate.
         max_components: Upper bound on the mixture's components.
         independent: Whether independent components may be selected.
+        margin: Fraction by which a more special distribution must reduce the validation loss; less may be chance.
         loss: Validation loss of a distribution.
     """
     mixture, mixture_loss = GaussianMixture.select(
-        codes, std=std, variance=variance, max_components=max_components, loss=loss
+        codes, std=std, variance=variance, max_components=max_components, margin=margin, loss=loss
     )
     if independent:
         found, found_loss = IndependentComponents.select(codes, variance=variance, loss=loss)
-        if found is not None and found_loss < (1 - MIN_IMPROVEMENT) * mixture_loss:
+        if found is not None and found_loss < (1 - margin) * mixture_loss:
             return found, found_loss
     return mixture, mixture_loss
 

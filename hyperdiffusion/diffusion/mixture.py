@@ -29,14 +29,11 @@ MIN_HEADS_PER_COORDINATE = 0.25
 MIN_HEADS = 2
 # More components must reduce the validation loss by this fraction; less may be chance.
 MIN_IMPROVEMENT = 0.05
-# Numbers of coordinates, the first ones, in which components may differ, if not in all ...
-LEADING_SPANS = (2, 4, 8, 16)
-# ... with these numbers of components, which need so many heads for each of these coordinates ...
-LEADING_COUNTS = (2, 4, 8, 16, 32)
+# Mixtures whose components differ in the first coordinates only: numbers of these coordinates, and of components.
+LEADING_SPANS, LEADING_COUNTS = (2, 4, 8, 16), (2, 4, 8, 16, 32)
+# Heads that such a component needs for each of these coordinates.
 MIN_HEADS_PER_LEADING_COORDINATE = 4
-# ... and this improvement. Less may be chance.
-MIN_LEADING_IMPROVEMENT = 0.003
-# Added to their variances, so that no component shrinks to a single head.
+# Added to the variances of such components, so that none shrinks to a single head.
 LEADING_VARIANCE = 0.01
 
 
@@ -63,11 +60,16 @@ class GaussianMixture(nn.Module):
         super().__init__()
         for name, tensor in zip(self.TENSORS, (probabilities, means, variances, rotations), strict=True):
             self.register_buffer(name, tensor)
-        rotated_means = torch.einsum("kd,kde->ke", means, rotations)
+        self._derive()
+        self.register_load_state_dict_post_hook(lambda module, _: module._derive())
+
+    def _derive(self) -> None:
+        """Set what follows from the tensors."""
+        rotated_means = torch.einsum("kd,kde->ke", self.means, self.rotations)
         # (D,) mean variance inside the components along each coordinate.
-        within_variance = torch.einsum("k,kde,ke->d", probabilities, rotations.square(), variances)
+        within = torch.einsum("k,kde,ke->d", self.probabilities, self.rotations.square(), self.variances)
         self.register_buffer("rotated_means", rotated_means, persistent=False)
-        self.register_buffer("within_variance", within_variance, persistent=False)
+        self.register_buffer("within_variance", within, persistent=False)
 
     @classmethod
     def single(cls, variance: Float[torch.Tensor, " D"]) -> "GaussianMixture":
@@ -121,9 +123,10 @@ class GaussianMixture(nn.Module):
         std: Float[torch.Tensor, " D"],
         variance: Float[torch.Tensor, " D"],
         max_components: int,
+        margin: float,
         loss: Callable[["GaussianMixture"], float],
     ) -> tuple["GaussianMixture", float]:
-        """Return the mixture with the fewest components that more would not clearly improve, and its loss.
+        """Return the mixture that larger ones do not clearly improve on, and its loss.
 
         Args:
             coordinates: Whitened training heads. For components that differ in all coordinates they are clustered by
@@ -131,6 +134,7 @@ class GaussianMixture(nn.Module):
             std: Standard deviation of the weights along each coordinate.
             variance: Variance of unseen heads along each whitened coordinate.
             max_components: Upper bound on K.
+            margin: Fraction by which components in the first coordinates must reduce the validation loss.
             loss: Validation loss of a mixture.
         """
         best = cls.single(variance)
@@ -153,7 +157,7 @@ class GaussianMixture(nn.Module):
                 and count * span * MIN_HEADS_PER_LEADING_COORDINATE <= len(coordinates)
             ):
                 candidate = cls.in_leading(coordinates, variance, span=span, count=count)
-                if (candidate_loss := loss(candidate)) < (1 - MIN_LEADING_IMPROVEMENT) * best_loss:
+                if (candidate_loss := loss(candidate)) < (1 - margin) * best_loss:
                     best, best_loss = candidate, candidate_loss
         return best, best_loss
 

@@ -1,7 +1,7 @@
 """A Gaussian mixture of tied covariance: means (K, D) and one covariance in; the posterior mean of noised heads out.
 
-With one Gaussian for each training head, about the mean of heads with its attributes, it is what is known of a head
-without attributes of its own: they could be those of any training head.
+With one Gaussian for each combination of levels among the training heads, it is the distribution of heads of which no
+attribute is known.
 """
 
 import torch
@@ -10,10 +10,11 @@ from torch import nn
 
 
 class TiedMixture(nn.Module):
-    """A mixture of K equally probable Gaussians that differ in their means only."""
+    """A mixture of K Gaussians that differ in their means only."""
 
-    TENSORS = ("means", "axis_variances", "axes")
+    TENSORS = ("probabilities", "means", "axis_variances", "axes")
 
+    probabilities: torch.Tensor
     means: torch.Tensor
     axis_variances: torch.Tensor
     axes: torch.Tensor
@@ -22,17 +23,23 @@ class TiedMixture(nn.Module):
 
     def __init__(
         self,
+        probabilities: Float[torch.Tensor, " K"],
         means: Float[torch.Tensor, "K D"],
         axis_variances: Float[torch.Tensor, " D"],
         axes: Float[torch.Tensor, "D D"],
     ):
         """Make a mixture; variances are along the columns of `axes`, which are orthonormal."""
         super().__init__()
-        for name, tensor in zip(self.TENSORS, (means, axis_variances, axes), strict=True):
+        for name, tensor in zip(self.TENSORS, (probabilities, means, axis_variances, axes), strict=True):
             self.register_buffer(name, tensor)
-        self.register_buffer("rotated_means", means @ axes, persistent=False)
+        self._derive()
+        self.register_load_state_dict_post_hook(lambda module, _: module._derive())
+
+    def _derive(self) -> None:
+        """Set what follows from the tensors."""
+        self.register_buffer("rotated_means", self.means @ self.axes, persistent=False)
         # (D,) variance inside the Gaussians along each coordinate.
-        self.register_buffer("within_variance", axes.square() @ axis_variances, persistent=False)
+        self.register_buffer("within_variance", self.axes.square() @ self.axis_variances, persistent=False)
 
     @property
     def components(self) -> int:
@@ -41,7 +48,7 @@ class TiedMixture(nn.Module):
 
     def with_spread(self, factor: float) -> "TiedMixture":
         """Return the mixture with all standard deviations multiplied by a factor."""
-        return TiedMixture(self.means, factor**2 * self.axis_variances, self.axes)
+        return TiedMixture(self.probabilities, self.means, factor**2 * self.axis_variances, self.axes)
 
     def forward(
         self, noised: Float[torch.Tensor, "B D"], alpha_bar: Float[torch.Tensor, "B 1"]
@@ -51,9 +58,9 @@ class TiedMixture(nn.Module):
         with torch.autocast(noised.device.type, enabled=False):
             rotated = noised @ self.axes
             total = alpha_bar * self.axis_variances + 1 - alpha_bar
-            # Squared distances (B, K) without a table of (B, K, D); what all Gaussians have in common is left out.
-            closeness = alpha_bar.sqrt() * (rotated / total) @ self.rotated_means.T
-            closeness = closeness - alpha_bar / 2 * ((1 / total) @ self.rotated_means.square().T)
-            centre = closeness.softmax(1) @ self.rotated_means
+            # (B, K) without a table of (B, K, D); what all Gaussians have in common is left out.
+            log_density = alpha_bar.sqrt() * (rotated / total) @ self.rotated_means.T
+            log_density = log_density - alpha_bar / 2 * ((1 / total) @ self.rotated_means.square().T)
+            centre = (self.probabilities.log() + log_density).softmax(1) @ self.rotated_means
             gain = alpha_bar.sqrt() * self.axis_variances / total
             return (centre + gain * (rotated - alpha_bar.sqrt() * centre)) @ self.axes.T

@@ -22,6 +22,7 @@ from hyperdiffusion.diffusion.encode_store import CODES, EncodedStore, encode_st
 from hyperdiffusion.diffusion.generate import SamplingConfig, sample
 from hyperdiffusion.diffusion.independent_components import IndependentComponents
 from hyperdiffusion.diffusion.mixture import GaussianMixture
+from hyperdiffusion.diffusion.tied_mixture import TiedMixture
 from hyperdiffusion.diffusion.trainer import Trainer
 from hyperdiffusion.diffusion.training_config import TrainingConfig, TrainingRun
 from hyperdiffusion.diffusion.training_state import STATE
@@ -235,15 +236,17 @@ def _checkpoint(rows: ParameterRows, trainer: Trainer, denoiser: Denoiser, run: 
     """A model of this training with all that sampling needs."""
     state = trainer.state
     mixture = denoiser.mixture if isinstance(denoiser, MixtureDenoiser) else None
+    conditional = isinstance(mixture, ConditionalMixture)
     if isinstance(mixture, ConditionalMixture):
         mixture = mixture.marginal
     record = TrainingRecord(
         **run.to_json(),
         steps=state.step,
         best_step=state.best_step if trainer.validates else state.step,
-        mixture_components=mixture.components if isinstance(mixture, GaussianMixture) else 0,
+        mixture_components=mixture.components if isinstance(mixture, GaussianMixture | TiedMixture) else 0,
         independent_components=mixture.components if isinstance(mixture, IndependentComponents) else 0,
         val_loss=state.best_loss if trainer.validates else None,
+        conditional=conditional,
     )
     return Checkpoint(rows.space, trainer.objective.coordinates, run.config.noise_schedule, denoiser, record)
 

@@ -39,6 +39,8 @@ VALIDATION_BATCHES = 16
 MAX_VALIDATION_DRAWS = 32
 # A model must reduce the validation loss by this fraction to become the best; less may be chance.
 MIN_IMPROVEMENT = 0.002
+# Standard deviation of the gain from one start to another over validation heads, relative to the loss.
+LEAST_GAIN = 0.03
 # Training ends after this many validations in a row whose loss exceeds the best by this fraction.
 MAX_RISES, RISE = 5, 0.01
 # Largest part of a training over which the learning rate rises.
@@ -209,6 +211,7 @@ class Trainer:
             variance=default_mixture(coordinates).within_variance.cpu(),
             max_components=config.max_mixture_components,
             independent=config.independent_components,
+            margin=self._margin,
             loss=self._mixture_loss,
         )
         return mixture, min(1.0, mixture_loss)
@@ -227,10 +230,16 @@ class Trainer:
         )
         if not self.validates:
             return mixture, float("inf")
-        levels = mixture.over(self.values)
-        if levels is not None and self._mixture_loss(levels) < self._mixture_loss(mixture.marginal):
-            mixture = mixture.with_marginal(levels)
+        levels = mixture.levels_mixture(self.values)
+        if levels is not None:
+            limit = (1 - self._margin) * self._mixture_loss(mixture.marginal)
+            mixture = mixture.with_marginal(levels) if self._mixture_loss(levels) < limit else mixture
         return mixture, self._mixture_loss(mixture, self.validation_values)
+
+    @property
+    def _margin(self) -> float:
+        """Fraction by which a start must reduce the validation loss; less may be chance."""
+        return LEAST_GAIN / len(self.validation) ** 0.5
 
     def _mixture_loss(self, mixture: Mixture, values: torch.Tensor | None = None) -> float:
         """The validation loss of a mixture's optimal denoiser."""

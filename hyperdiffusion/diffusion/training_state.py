@@ -84,8 +84,11 @@ class TrainingState:
         if description is None:
             raise BadInput(f"{path}: another kind of file; {remedy}")
         run.require_same(path, description["settings"], description["heads"])
-        for name, model in self._models().items():
-            load_model(model, with_prefix(tensors, f"{name}."))
+        try:
+            for name, model in self._models().items():
+                load_model(model, with_prefix(tensors, f"{name}."))
+        except (KeyError, RuntimeError) as error:
+            raise BadInput(f"{path}: of a training that starts otherwise, by another version; {remedy}") from error
         moments: dict[str, dict[str, torch.Tensor]] = {}
         for name, tensor in with_prefix(tensors, "optimizer.").items():
             parameter, moment = name.rsplit(".", 1)

@@ -38,6 +38,7 @@ def selected(kind: str, independent: bool = True) -> Marginal:
         variance=torch.ones(SIZE),
         max_components=2,
         independent=independent,
+        margin=0.01,
         loss=loss,
     )
     assert lowest == loss(found)

@@ -36,7 +36,12 @@ def found(heads: torch.Tensor, most: int = 8) -> GaussianMixture:
         return float((mixture(noised, alpha_bar) - validation).square().mean())
 
     return GaussianMixture.select(
-        white[~is_validation], std=width, variance=torch.ones(heads.shape[1]), max_components=most, loss=loss
+        white[~is_validation],
+        std=width,
+        variance=torch.ones(heads.shape[1]),
+        max_components=most,
+        margin=0.003,
+        loss=loss,
     )[0]
 
 

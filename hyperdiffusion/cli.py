@@ -529,7 +529,7 @@ def evaluate(
 
 
 def demo(out: Folder, machine: Machine = Machine()) -> None:
-    """Run everything once, small: plain heads, stage 1, stage 2, new heads, a picture and a table of metrics.
+    """Run everything once, small: synthetic heads, stage 1, stage 2, new heads, a picture and a table of metrics.
 
     Takes about 15 minutes on two CPU cores. Run the same command again to resume.
 

@@ -89,12 +89,13 @@ def _run(out: Path, config: DemoConfig, machine: Machine) -> str:
 
 
 def _attributes(out: Path) -> AttributeTable:
-    """What is known of the training heads, as far as they differ in it: a small demo may have no cap."""
-    table = out / "scans" / "heads.csv"
+    """What is known of the fitted heads, as far as they differ in it: a small demo may have no cap."""
+    table, store = out / "scans" / "heads.csv", Store(out / "store")
+    fitted = {record.name for record in store.rows().records}
     with open(table, newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if row["file"] in fitted]
     varying = [name for name in ATTRIBUTES if len({row[name] for row in rows}) > 1]
-    return read_attributes(table, out / "store", columns=varying)
+    return read_attributes(table, store.folder, columns=varying)
 
 
 def _generate(

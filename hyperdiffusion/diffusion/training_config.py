@@ -28,7 +28,7 @@ class TrainingConfig:
     """The denoiser's transformer."""
     max_mixture_components: int = 8
     """Upper bound on the Gaussian mixture's components, from which training starts; the validation heads select their
-    number."""
+    number, and whether they differ in all coordinates or in the first ones only."""
     independent_components: bool = True
     """Whether training may start from independent components instead, each a mixture of its own, if the validation
     heads prefer them."""

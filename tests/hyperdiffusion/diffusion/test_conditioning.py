@@ -10,6 +10,7 @@ from hyperdiffusion import Attributes, SamplingConfig, edit, edit_head, expressi
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
 from hyperdiffusion.diffusion.encode_store import train_val_split
 from overfit import BadInput, Store
+from overfit.runtime.tensor_file import open_tensor_file, write_tensor_file
 
 FAST = SamplingConfig("dpm", 20)
 AGE, VALENCE, AROUSAL, GLASSES, NOISE = 0, 1, 2, slice(3, 5), slice(5, 8)
@@ -142,6 +143,23 @@ def test_a_checkpoint_keeps_its_attributes(attributed_model, tmp_path):
     for config in (FAST, dataclasses.replace(FAST, guidance_by="classifier")):
         found, expected = (sample(one, 2, config=config, attributes=request) for one in (again, attributed_model))
         torch.testing.assert_close(found, expected)
+
+
+def test_a_model_that_training_did_not_improve_says_what_it_is(attributed_model):
+    record = dataclasses.replace(attributed_model.training, val_loss=0.8, best_step=0)
+    assert "Gaussian about the mean that the attributes of a head give" in record.summary()
+
+
+def test_a_state_that_starts_otherwise_is_refused(attributed_store, table, tmp_path):
+    path = tmp_path / "model"
+    train_until_killed(attributed_store, path, TINY, ONE_THREAD, attributes=table)
+    saved = tmp_path / "model.state"
+    with open_tensor_file(saved, remedy="") as file:
+        tensors, metadata = dict(file.tensors()), dict(file.metadata)
+    name = next(name for name in tensors if name.endswith("marginal.means"))
+    write_tensor_file(saved, tensors | {name: tensors[name][:0]}, metadata)
+    with pytest.raises(BadInput, match="model.state: of a training that starts otherwise"):
+        train(attributed_store, path, config=TINY, attributes=table, machine=ONE_THREAD)
 
 
 def interrupt(*arguments):

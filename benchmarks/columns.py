@@ -170,6 +170,8 @@ CONTROL = (
     SET,
     *(Column(name, f"{name}: right level", "higher", digits=0, percent=True) for name in HEAD_FACTORS),
     *(Column(name, f"{name.replace('_', ' ')}: correlation", "higher") for name in HEAD_NUMBERS),
+    MAPS_ONE_NNA,
+    FRECHET,
     DIVERSITY,
     Column("within_mm", "neutral parts, same person, mm", "lower", digits=2),
     Column("between_mm", "different people, mm", digits=2),

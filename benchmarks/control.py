@@ -9,7 +9,7 @@ Identity: heads of the same noise, neutral and with a strong expression, are com
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,14 @@ import trimesh
 import tyro
 from columns import CONTROL
 from head_classifier import FACTORS, NUMBERS, HeadClassifier, KnownAttributes, render_views
-from jaxtyping import Float
 from population import trained_classifier
+from quick_metrics import QuickReference
 from results_io import BenchmarkOptions, publish, run_benchmark
 from scipy.spatial import cKDTree
 
-from hyperdiffusion import Checkpoint, SamplingConfig, chamfer_distances, sample_point_clouds, write_contact_sheet
+from hyperdiffusion import Checkpoint, SamplingConfig, write_contact_sheet
 from hyperdiffusion.diffusion.attributes import Attributes, Numeric
 from hyperdiffusion.diffusion.generate import sample_given
-from hyperdiffusion.evaluation.feature_distances import frechet_distance, standardised_distances
-from hyperdiffusion.evaluation.metrics import diversity, nearest_neighbour_accuracy
-from hyperdiffusion.evaluation.normal_map_features import normal_map_features
 from overfit import DecodeConfig, RunContext, decode_to_folder, find_scans, read_prepared
 
 # Heads in each row of the picture, pixels of a view, and by how many degrees heads are turned.
@@ -85,14 +82,13 @@ def main(config: BenchmarkConfig) -> None:
     asked = KnownAttributes.read(config.test, [scan.name for scan in scans])
     test = [read_prepared(scan).mesh for scan in scans]
     values = _values(model, config.test, [scan.name for scan in scans])
-    test_features = normal_map_features(test, context=context)
-    rows = [{"set": "test heads", **_agreement(classifier, test, asked, context), **_quality(test, None, context)}]
+    reference = QuickReference.of(test, [], context)
+    rows = [{"set": "test heads", **_agreement(classifier, test, asked, context), **reference.of_test()}]
     pictured = [("test heads", test[:SHOWN])]
     for guidance in config.guidance:
         name = f"guidance {guidance:g}"
         meshes = _generate(model, values, replace(config, sampling=replace(config.sampling, guidance=guidance)), name)
-        quality = _quality(meshes, test_features, context)
-        rows.append({"set": name, **_agreement(classifier, meshes, asked, context), **quality})
+        rows.append({"set": name, **_agreement(classifier, meshes, asked, context), **reference.metrics(meshes)})
         pictured.append((name, [mesh for mesh in meshes[:SHOWN] if mesh is not None]))
     rows += [_identity(model, values[: config.people], expression, config) for expression in EXPRESSIONS]
     write_contact_sheet(pictured, config.out / "control.png", size=VIEW_SIZE, yaws=YAWS)
@@ -143,24 +139,6 @@ def _agreement(
         float(np.corrcoef(found.numbers[:, index], asked.numbers[:, index])[0, 1]) for index in range(len(NUMBERS))
     ]
     return dict(zip(FACTORS, right.tolist())) | dict(zip(NUMBERS, correlations))
-
-
-def _quality(
-    meshes: Sequence[trimesh.Trimesh | None], test: Float[np.ndarray, "heads features"] | None, context: RunContext
-) -> dict[str, Any]:
-    """Diversity and, against the features of the test heads, 1-NNA and Fréchet distance of normal maps."""
-    clouds = sample_point_clouds(meshes, points=1024, seed=0)
-    distances = chamfer_distances(clouds, clouds, context=context, description="Chamfer")
-    values: dict[str, Any] = {"diversity_mm": diversity(distances)}
-    if test is None:
-        return values
-    found = normal_map_features(meshes, context=context)
-    within, across, within_test = (
-        standardised_distances(first, second, test=test)
-        for first, second in ((found, found), (found, test), (test, test))
-    )
-    accuracy = nearest_neighbour_accuracy(within, across, within_test=within_test)
-    return values | {"one_nna_normal_maps": asdict(accuracy), "frechet_distance": frechet_distance(found, test)}
 
 
 def _identity(model: Checkpoint, values: torch.Tensor, expression: str, config: BenchmarkConfig) -> dict[str, Any]:

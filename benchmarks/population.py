@@ -26,16 +26,14 @@ from columns import POPULATION
 from denoiser import finish
 from head_classifier import FACTORS, HeadClassifier, KnownAttributes, render_views
 from jaxtyping import Int
-from results_io import BenchmarkOptions, kept_row, metric_values, publish, run_benchmark
+from quick_metrics import QuickReference
+from results_io import BenchmarkOptions, kept_row, publish, run_benchmark
 
 from hyperdiffusion import (
     AttributeTable,
     Checkpoint,
-    EvaluationConfig,
-    ReferenceHeads,
     SamplingConfig,
     TrainingConfig,
-    evaluate_meshes,
     read_attributes,
     sample,
     write_contact_sheet,
@@ -134,9 +132,6 @@ class BenchmarkConfig(BenchmarkOptions):
     sampling: SamplingConfig = SamplingConfig()
     """How heads are sampled."""
 
-    evaluation: EvaluationConfig = EvaluationConfig(emd_heads=0, standardised=False)
-    """How samples are compared with the test heads."""
-
 
 @dataclass(frozen=True)
 class Population:
@@ -174,10 +169,10 @@ class Population:
         return [read_prepared(scan).mesh for scan in find_scans(self.config.test)[: self.config.count]]
 
     @cached_property
-    def reference(self) -> ReferenceHeads:
+    def reference(self) -> QuickReference:
         """Test and training heads, prepared for comparisons."""
         training = [read_prepared(scan).mesh for scan in find_scans(self.config.scans)]
-        return ReferenceHeads.of(self.test, training, config=self.config.evaluation, context=self.context)
+        return QuickReference.of(self.test, training, self.context)
 
     @cached_property
     def classifier(self) -> HeadClassifier:
@@ -296,18 +291,14 @@ def _decoded(
 
 
 def _sample_row(population: Population, meshes: Sequence[trimesh.Trimesh | None]) -> dict[str, Any]:
-    config = population.config
-    metrics = evaluate_meshes(meshes[: config.count], population.reference, context=population.context)
-    return _metrics(metric_values(metrics)) | _factor_row(population, meshes)
+    return population.reference.metrics(meshes[: population.config.count]) | _factor_row(population, meshes)
 
 
 def _test_row(population: Population) -> dict[str, Any]:
     """The test heads themselves, and how often the classifier names their levels correctly."""
     correct = _classified(population, population.test).chosen == population.test_levels
-    metrics = _metrics(metric_values(population.reference.metrics(context=population.context)))
-    return {"set": "test heads", "accuracy": float(correct.double().mean()), **metrics} | _factor_row(
-        population, population.test
-    )
+    row = {"set": "test heads", "accuracy": float(correct.double().mean()), **population.reference.of_test()}
+    return row | _factor_row(population, population.test)
 
 
 def _classified(population: Population, meshes: Sequence[trimesh.Trimesh | None]) -> KnownAttributes:
@@ -331,10 +322,6 @@ def _factor_row(population: Population, meshes: Sequence[trimesh.Trimesh | None]
             for combination in population.config.withheld
         ),
     }
-
-
-def _metrics(values: dict[str, Any]) -> dict[str, Any]:
-    return {column.key: values[column.key] for column in POPULATION if column.key in values}
 
 
 if __name__ == "__main__":

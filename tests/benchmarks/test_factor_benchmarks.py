@@ -7,6 +7,7 @@ import control
 import head_classifier
 import population
 import pytest
+import quick_metrics
 from benchmark_runs import run, short_fits
 from head_classifier import FACTORS, NUMBERS
 from support import ONE_THREAD, SMALL, TINY, ellipsoid
@@ -21,6 +22,7 @@ COLUMNS = ("age", "smile", "open_mouth", "glasses")
 def small_classifier(monkeypatch):
     monkeypatch.setattr(head_classifier, "IMAGE_SIZE", 16)
     monkeypatch.setattr(head_classifier, "EPOCHS", 1)
+    monkeypatch.setattr(quick_metrics, "POINTS", 64)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def write_heads(folder, count):
 def test_population(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(population, "VIEW_SIZE", 32)
     training = ["--training.coordinates", "pca", "--training.steps", 4, "--training.batch-size", 4]
-    counts = ["--count", 3, "--classified", 3, "--resolution", 32, "--evaluation.points", 64]
+    counts = ["--count", 3, "--classified", 3, "--resolution", 32]
     options = ["--withheld", "cap+thick", "--columns", *COLUMNS, *short_fits("overfit")]
     arguments = [*folders, tmp_path / "out", *options, *training, *counts]
     rows = run(population, tmp_path / "result.json", *arguments)["rows"]

@@ -105,6 +105,8 @@ class TokenTransformer(nn.Module):
 
 
 Mixture = Marginal | ConditionalMixture
+TokenMaps = tuple[list[torch.Tensor], list[torch.Tensor]]
+TOKEN_MAPS = ("to_token", "from_token")
 
 
 class MixtureDenoiser(nn.Module):
@@ -154,14 +156,24 @@ class LatentDenoiser(MixtureDenoiser):
         schedule: NoiseSchedule,
         coordinates: LatentCoordinates,
         mixture: Mixture | None = None,
+        *,
+        token_maps: TokenMaps | None = None,
     ):
-        """Make an untrained denoiser; without a mixture, of the Gaussian `default_mixture`."""
+        """Make an untrained denoiser.
+
+        Args:
+            config: Size of the transformer.
+            schedule: The diffusion's noise schedule.
+            coordinates: What is denoised.
+            mixture: What it corrects; by default the Gaussian `default_mixture`.
+            token_maps: Those of the coordinates, if they are known. They follow from the coordinates only up to the
+                signs of eigenvectors and to directions of almost no variance, which differ between libraries: they are
+                stored with the transformer that was trained on them.
+        """
         super().__init__(schedule, default_mixture(coordinates) if mixture is None else mixture)
         self.transformer_config = config
-        to_token, from_token = coordinates.token_maps
+        to_token, from_token = token_maps or coordinates.token_maps
         for index, (token_map, back) in enumerate(zip(to_token, from_token, strict=True)):
-            # They follow from the coordinates only up to the signs of eigenvectors, which differ between libraries:
-            # they are stored with the transformer that was trained on them.
             self.register_buffer(f"to_token_{index}", token_map)
             self.register_buffer(f"from_token_{index}", back)
         self.register_buffer("relative_std", coordinates.relative_std, persistent=False)
@@ -269,12 +281,21 @@ def restore_denoiser(
     mixture = _restore_mixture(state, attributes)
     if not any(tensor.any() for name, tensor in state.items() if name.startswith("transformer.project.")):
         return MixtureDenoiser(schedule, mixture)
-    denoiser = LatentDenoiser(_required(config), schedule, coordinates, mixture)
+    token_maps = _restore_token_maps(state, len(coordinates.sizes))
+    denoiser = LatentDenoiser(_required(config), schedule, coordinates, mixture, token_maps=token_maps)
     missing, unexpected = denoiser.load_state_dict(state, strict=False)
     # Earlier versions did not store the token maps.
     if unexpected or any("_token_" not in name for name in missing):
         raise RuntimeError(f"the transformer has missing or unknown parts: {[*missing, *unexpected][:3]}")
     return denoiser
+
+
+def _restore_token_maps(state: Mapping[str, torch.Tensor], tokens: int) -> TokenMaps | None:
+    """The token maps of a state; None if an earlier version wrote it, without any."""
+    if "to_token_0" not in state:
+        return None
+    to_token, from_token = ([state[f"{name}_{index}"].float() for index in range(tokens)] for name in TOKEN_MAPS)
+    return to_token, from_token
 
 
 def _restore_mixture(state: Mapping[str, torch.Tensor], attributes: Attributes | None) -> Mixture:

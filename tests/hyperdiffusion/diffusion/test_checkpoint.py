@@ -104,9 +104,10 @@ def test_the_shipped_checkpoint_is_complete():
     assert shipped.space.field.size == 36_737 and shipped.space.size == shipped.coordinates.basis.shape[1]
     # The warps of 400 control points, and a neck.
     assert shipped.space.warps.size == 1201
-    assert len(shipped.training.heads) == 512 and "x Gaussian baseline" in shipped.training.summary()
+    assert len(shipped.training.heads) == 1024 and "x Gaussian baseline" in shipped.training.summary()
     settings, present = shipped.training.settings, asdict(TrainingConfig())
-    assert set(settings) == set(present)
+    assert set(settings) == {*present, "attributes"}
+    assert {"hair", "glasses", "smile", "age"} < set(shipped.require_conditioning().attributes.names)
     for group in ("latent_space", "transformer", "noise_schedule"):
         assert set(settings[group]) == set(present[group])
 

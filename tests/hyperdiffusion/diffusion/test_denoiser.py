@@ -62,7 +62,7 @@ def test_a_transformer_is_restored_only_if_it_contributes():
     assert not torch.equal(restored(noised, step), again(noised, step))
 
 
-def test_token_maps_of_another_sign_are_restored_as_they_were(monkeypatch):
+def test_token_maps_of_another_sign_or_rank_are_restored_as_they_were(monkeypatch):
     """Linear algebra libraries choose the signs of eigenvectors differently."""
     made, noised, step = denoiser().eval(), torch.randn(5, 11), torch.arange(5) * 90
     state = {name: tensor.clone() for name, tensor in made.state_dict().items()}
@@ -75,6 +75,13 @@ def test_token_maps_of_another_sign_are_restored_as_they_were(monkeypatch):
     monkeypatch.setattr(torch.linalg, "eigh", other_eigh)
     restored = restore_denoiser(SMALL, coordinates(), schedule=SCHEDULE, state=state).eval()
     assert torch.equal(restored(noised, step), made(noised, step))
+    # Directions of almost no variance count or not.
+    same = coordinates()
+    monkeypatch.setattr("hyperdiffusion.diffusion.coordinates.MIN_RELATIVE_STD", 0.5)
+    restored = restore_denoiser(SMALL, same, schedule=SCHEDULE, state=state).eval()
+    assert torch.equal(restored(noised, step), made(noised, step))
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.linalg, "eigh", other_eigh)
     # As in checkpoints of earlier versions.
     without = {name: tensor for name, tensor in state.items() if "_token_" not in name}
     older = restore_denoiser(SMALL, coordinates(), schedule=SCHEDULE, state=without).eval()

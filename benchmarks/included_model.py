@@ -1,7 +1,7 @@
-"""Quality of the included model against plain heads that it was not trained on.
+"""Quality of the included model against heads that it was not trained on.
 
-    hyperdiffusion heads SCANS --plain --count 200       # the training heads
-    hyperdiffusion heads TEST --plain --count 64 --seed 1
+    hyperdiffusion heads SCANS --count 1024 --without cap+thick --without curly+full    # the training heads
+    hyperdiffusion heads TEST --count 64 --seed 1 --without cap+thick --without curly+full
     python benchmarks/included_model.py SCANS TEST REPORT
 
 Samples are decoded at 128^3 and not repaired. The report is that of `hyperdiffusion evaluate --no-repair`; one that is

@@ -20,6 +20,8 @@ from overfit import RunContext, connected_components
 
 # Points on a head for Chamfer distances.
 POINTS = 1024
+# Points, the first ones, by which heads are compared with the training heads, which are many.
+COPY_POINTS = 256
 
 Heads = Sequence[trimesh.Trimesh | None]
 
@@ -47,8 +49,8 @@ class QuickReference:
         clouds = sample_point_clouds(test, points=POINTS, seed=1)
         features = normal_map_features(test, context=context)
         within = _chamfer(clouds, clouds, context)
-        known = sample_point_clouds(training, points=POINTS, seed=2) if training else None
-        to_training = None if known is None else _chamfer(clouds, known, context)
+        known = sample_point_clouds(training, points=COPY_POINTS, seed=2) if training else None
+        to_training = None if known is None else _chamfer(clouds[:, :COPY_POINTS], known, context)
         return cls(clouds, features, within, known, to_training, context)
 
     def of_test(self) -> dict[str, Any]:
@@ -78,7 +80,8 @@ class QuickReference:
             "diversity_mm": diversity(within),
             "one_component": asdict(Estimate.of(np.array(whole, float))),
         }
-        to_training = None if self.training is None else _chamfer(clouds, self.training, self.context)
+        copied = clouds[:, :COPY_POINTS]
+        to_training = None if self.training is None else _chamfer(copied, self.training, self.context)
         return values | self._copies(to_training)
 
     def _copies(self, to_training: np.ndarray | None) -> dict[str, Any]:

@@ -140,27 +140,12 @@ CONTENTS: dict[str, Table | StepTimes | Value] = {
         only=SUMMARY,
         sources=False,
     ),
-    "shipped-model-summary": Table(
-        (
-            columns.SET,
-            columns.ONE_NNA,
-            columns.COVERAGE,
-            columns.MMD,
-            columns.FRECHET,
-            columns.NEAREST,
-            columns.COPY_RATE,
-        ),
-        ("shipped_model",),
-        sources=False,
-    ),
     "copy-rate-ict": Value("ict_neutral_ours", "ours", columns.COPY_RATE),
     "copy-rate-mixed": Value("mixed_ours", "ours", columns.COPY_RATE),
     "copy-rate-test": Value("ict_neutral_ours", "test scans", columns.COPY_RATE),
     "sample-seconds": Value(
         "sample_speed_zen3", "hyperdiffusion sample", Column("median_seconds", "", digits=0, unit="s")
     ),
-    # checkpoints/README.md
-    "shipped-model": Table(columns.EVALUATION, ("shipped_model",)),
     # docs/results.md
     "ict-neutral": Table([column for column in columns.GENERATORS if column is not columns.NEAREST], ICT),
     "mixed": Table(columns.GENERATORS, MIXED),

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import nn
 
 # Numbers of coordinates, the first ones, in whose span directions are sought.
-SPANS = (8, 16, 32)
+SPANS = (8, 16, 32, 64)
 # Heads that each of these coordinates needs: with fewer, the directions found are peculiar to these heads.
-MIN_HEADS_PER_COORDINATE = 25
+MIN_HEADS_PER_COORDINATE = 14
 # Gaussians along each direction.
 GAUSSIANS = 3
 # Lower bound of a Gaussian's variance, so that none shrinks to a single head.

@@ -36,6 +36,8 @@ class QuickReference:
     """Features of their normal maps."""
     within: Float[np.ndarray, "test test"]
     """Chamfer distances among them."""
+    within_maps: Float[np.ndarray, "test test"]
+    """Distances of the features among them."""
     training: Float[np.ndarray, "training points 3"] | None
     """Points on the training heads."""
     to_training: Float[np.ndarray, "test training"] | None
@@ -51,7 +53,8 @@ class QuickReference:
         within = _chamfer(clouds, clouds, context)
         known = sample_point_clouds(training, points=COPY_POINTS, seed=2) if training else None
         to_training = None if known is None else _chamfer(clouds[:, :COPY_POINTS], known, context)
-        return cls(clouds, features, within, known, to_training, context)
+        within_maps = standardised_distances(features, features, test=features)
+        return cls(clouds, features, within, within_maps, known, to_training, context)
 
     def of_test(self) -> dict[str, Any]:
         """Return the metrics of the test heads themselves."""
@@ -64,10 +67,7 @@ class QuickReference:
         within, across = (_chamfer(clouds, to, self.context) for to in (clouds, self.clouds))
         compared = compare_sets(within, across, within_test=self.within)
         features = normal_map_features(heads, context=self.context)
-        own, maps, test = (
-            standardised_distances(first, second, test=self.features)
-            for first, second in ((features, features), (features, self.features), (self.features, self.features))
-        )
+        own, maps = (standardised_distances(features, to, test=self.features) for to in (features, self.features))
         for distances in (own, maps):
             distances[[head is None for head in heads]] = np.inf
         whole = [head is not None and len(connected_components(head)) == 1 for head in heads]
@@ -75,8 +75,8 @@ class QuickReference:
             "one_nna_chamfer": asdict(compared.one_nna),
             "coverage_chamfer": asdict(compared.coverage),
             "frechet_distance": frechet_distance(features, self.features),
-            "one_nna_normal_maps": asdict(accuracy(own, maps, within_test=test)),
-            "knn_coverage_normal_maps": asdict(knn_coverage(maps, within_test=test)),
+            "one_nna_normal_maps": asdict(accuracy(own, maps, within_test=self.within_maps)),
+            "knn_coverage_normal_maps": asdict(knn_coverage(maps, within_test=self.within_maps)),
             "diversity_mm": diversity(within),
             "one_component": asdict(Estimate.of(np.array(whole, float))),
         }

@@ -75,7 +75,7 @@ def _run(out: Path, config: DemoConfig, machine: Machine) -> str:
         out / "store",
         out / "checkpoint.safetensors",
         config=config.training,
-        attributes=_attributes(out),
+        attributes=_attributes(out, {record.name for record in fitted.records}),
         machine=machine,
     )
     generated = _generate(checkpoint, out / "heads", config, context)
@@ -88,14 +88,13 @@ def _run(out: Path, config: DemoConfig, machine: Machine) -> str:
     return "\n\n".join([line, checkpoint.training.summary(), report.table(), EXPLANATION])
 
 
-def _attributes(out: Path) -> AttributeTable:
+def _attributes(out: Path, fitted: set[str]) -> AttributeTable:
     """What is known of the fitted heads, as far as they differ in it: a small demo may have no cap."""
-    table, store = out / "scans" / "heads.csv", Store(out / "store")
-    fitted = {record.name for record in store.rows().records}
+    table = out / "scans" / "heads.csv"
     with open(table, newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["file"] in fitted]
     varying = [name for name in ATTRIBUTES if len({row[name] for row in rows}) > 1]
-    return read_attributes(table, store.folder, columns=varying)
+    return read_attributes(table, out / "store", columns=varying)
 
 
 def _generate(

@@ -10,7 +10,7 @@ from torch import nn
 
 # Variance of a known feature, so that it is evidence as a noised code is; features have a variance of about 1.
 KNOWN_VARIANCE = 1e-6
-# The covariance of two features counts as if so many more heads had shown none.
+# Heads without any covariance that are added to those from which one is estimated.
 SHRINKAGE_HEADS = 10
 
 

@@ -12,7 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
+
+from hyperdiffusion.diffusion.closed_form import ClosedFormDistribution
+from hyperdiffusion.diffusion.em import fit_gaussians
 
 # Numbers of coordinates, the first ones, in whose span directions are sought.
 SPANS = (8, 16, 32, 64)
@@ -28,7 +30,7 @@ MIN_GAIN = 0.02
 MAX_STEPS = 100
 
 
-class IndependentComponents(nn.Module):
+class IndependentComponents(ClosedFormDistribution):
     """A distribution that is a product of mixtures of K Gaussians along D orthonormal directions."""
 
     TENSORS = ("directions", "probabilities", "means", "variances")
@@ -47,14 +49,9 @@ class IndependentComponents(nn.Module):
         variances: Float[torch.Tensor, "D K"],
     ):
         """Make a distribution; `directions` are rows, and each has K Gaussians."""
-        super().__init__()
-        for name, tensor in zip(self.TENSORS, (directions, probabilities, means, variances), strict=True):
-            self.register_buffer(name, tensor)
-        self._derive()
-        self.register_load_state_dict_post_hook(lambda module, _: module._derive())
+        super().__init__(directions, probabilities, means, variances)
 
     def _derive(self) -> None:
-        """Set what follows from the tensors."""
         # (D,) mean variance inside the Gaussians along each coordinate.
         within = (self.probabilities * self.variances).sum(1)
         self.register_buffer("within_variance", within @ self.directions.square(), persistent=False)
@@ -147,15 +144,9 @@ def _least_gaussian_directions(coordinates: Float[torch.Tensor, "heads M"]) -> F
 
 def _mixture_along(values: Float[torch.Tensor, " heads"]) -> tuple[Float[torch.Tensor, "3 K"], float]:
     """Probabilities, means and variances of the Gaussians along a direction; nats a head gained over one Gaussian."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
     samples = values[:, None].double().numpy()
     quantiles = np.quantile(samples, (np.arange(GAUSSIANS) + 0.5) / GAUSSIANS)
-    mixture = GaussianMixture(GAUSSIANS, means_init=quantiles[:, None], reg_covar=MIN_VARIANCE, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        mixture.fit(samples)
-    gaussian = GaussianMixture(reg_covar=MIN_VARIANCE).fit(samples)
+    mixture = fit_gaussians(samples, GAUSSIANS, added_variance=MIN_VARIANCE, means=quantiles[:, None])
+    gaussian = fit_gaussians(samples, 1, added_variance=MIN_VARIANCE)
     found = (mixture.weights_, mixture.means_[:, 0], mixture.covariances_[:, 0, 0])
     return torch.from_numpy(np.stack(found)).float(), mixture.score(samples) - gaussian.score(samples)

@@ -9,13 +9,14 @@ poses. A mixture in the first coordinates alone describes it with few numbers, a
 """
 
 import itertools
-import warnings
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
 from scipy.cluster.vq import kmeans, vq
-from torch import nn
+
+from hyperdiffusion.diffusion.closed_form import ClosedFormDistribution
+from hyperdiffusion.diffusion.em import fit_gaussians
 
 # Numbers of components to try besides one.
 COMPONENT_COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -37,7 +38,7 @@ MIN_HEADS_PER_LEADING_COORDINATE = 4
 LEADING_VARIANCE = 0.01
 
 
-class GaussianMixture(nn.Module):
+class GaussianMixture(ClosedFormDistribution):
     """A mixture of K Gaussians, each with its own principal axes. With K = 1 it is the Gaussian of whitened heads."""
 
     TENSORS = ("probabilities", "means", "variances", "rotations")
@@ -57,14 +58,9 @@ class GaussianMixture(nn.Module):
         rotations: Float[torch.Tensor, "K D D"],
     ):
         """Make a mixture; `variances` are along the columns of `rotations`."""
-        super().__init__()
-        for name, tensor in zip(self.TENSORS, (probabilities, means, variances, rotations), strict=True):
-            self.register_buffer(name, tensor)
-        self._derive()
-        self.register_load_state_dict_post_hook(lambda module, _: module._derive())
+        super().__init__(probabilities, means, variances, rotations)
 
     def _derive(self) -> None:
-        """Set what follows from the tensors."""
         rotated_means = torch.einsum("kd,kde->ke", self.means, self.rotations)
         # (D,) mean variance inside the components along each coordinate.
         within = torch.einsum("k,kde,ke->d", self.probabilities, self.rotations.square(), self.variances)
@@ -99,15 +95,8 @@ class GaussianMixture(nn.Module):
         cls, coordinates: Float[torch.Tensor, "heads D"], variance: Float[torch.Tensor, " D"], *, span: int, count: int
     ) -> "GaussianMixture":
         """Return a mixture whose components differ in the first `span` coordinates only, by maximum likelihood (EM)."""
-        # Its import takes longer than a command that trains nothing.
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.mixture import GaussianMixture as Mixture
-
         leading = (coordinates * variance.sqrt())[:, :span].double().numpy()
-        fitted = Mixture(count, reg_covar=LEADING_VARIANCE, random_state=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted.fit(leading)
+        fitted = fit_gaussians(leading, count, added_variance=LEADING_VARIANCE)
         own_variances, own_rotations = torch.linalg.eigh(torch.from_numpy(fitted.covariances_))
         means, variances = torch.zeros(count, len(variance)), variance.repeat(count, 1)
         rotations = torch.eye(len(variance)).repeat(count, 1, 1)

@@ -6,10 +6,11 @@ attribute is known.
 
 import torch
 from jaxtyping import Float
-from torch import nn
+
+from hyperdiffusion.diffusion.closed_form import ClosedFormDistribution
 
 
-class TiedMixture(nn.Module):
+class TiedMixture(ClosedFormDistribution):
     """A mixture of K Gaussians that differ in their means only."""
 
     TENSORS = ("probabilities", "means", "axis_variances", "axes")
@@ -29,14 +30,9 @@ class TiedMixture(nn.Module):
         axes: Float[torch.Tensor, "D D"],
     ):
         """Make a mixture; variances are along the columns of `axes`, which are orthonormal."""
-        super().__init__()
-        for name, tensor in zip(self.TENSORS, (probabilities, means, axis_variances, axes), strict=True):
-            self.register_buffer(name, tensor)
-        self._derive()
-        self.register_load_state_dict_post_hook(lambda module, _: module._derive())
+        super().__init__(probabilities, means, axis_variances, axes)
 
     def _derive(self) -> None:
-        """Set what follows from the tensors."""
         self.register_buffer("rotated_means", self.means @ self.axes, persistent=False)
         # (D,) variance inside the Gaussians along each coordinate.
         self.register_buffer("within_variance", self.axes.square() @ self.axis_variances, persistent=False)

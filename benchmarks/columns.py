@@ -162,7 +162,7 @@ POPULATION = (
     ONE_COMPONENT,
     Column("combination_coverage", "coverage of combinations", "higher"),
     Column("half", "half factors", "lower", digits=1, percent=True),
-    Column("half_glasses", "half glasses", "lower", digits=1, percent=True),
+    *(Column(f"half_{name}", f"half {name}", "lower", digits=1, percent=True) for name in HEAD_FACTORS),
     Column("withheld", "withheld combinations"),
     Column("accuracy", "classifier's accuracy", digits=1, percent=True),
 )

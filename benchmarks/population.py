@@ -179,26 +179,25 @@ class Population:
         """The classifier of factors, trained on the training heads."""
         return trained_classifier(self.config.scans, self.config.out / "classifier.pt", self.context)
 
-    @cached_property
-    def test_levels(self) -> Int[torch.Tensor, "heads factors"]:
-        """The true levels of the test heads' factors."""
-        names = [scan.name for scan in find_scans(self.config.test)[: self.config.count]]
-        return KnownAttributes.read(self.config.test, names).chosen
+    def levels(self, folder: Path) -> Int[torch.Tensor, "heads factors"]:
+        """Return the true levels of the factors of a folder's first heads."""
+        return KnownAttributes.read(folder, [scan.name for scan in find_scans(folder)[: self.config.count]]).chosen
 
 
 def main(config: BenchmarkConfig) -> None:
     """Fit, train, sample and compare."""
     config.out.mkdir(parents=True, exist_ok=True)
     population = Population(config, config.machine.start())
-    rows = [kept_row(config.out / "test.json", lambda: _test_row(population))]
+    rows = [kept_row(config.out / "test.json", lambda: {"set": "test heads"} | _test_row(population))]
     pictured = [("test heads", population.test[:SHOWN])]
 
-    def compare(name: str, path: Path, meshes: Sequence[trimesh.Trimesh | None]) -> dict[str, Any]:
+    def compare(name: str, path: Path, meshes: Sequence[trimesh.Trimesh | None], **known: Any) -> dict[str, Any]:
         pictured.append((name, [mesh for mesh in meshes[:SHOWN] if mesh is not None]))
-        return kept_row(path.with_suffix(".json"), lambda: _sample_row(population, meshes))
+        return kept_row(path.with_suffix(".json"), lambda: _sample_row(population, meshes, **known))
 
     fits = config.out / "fits"
-    rows.append({"set": "fits", **compare("fits", fits, _fits(population, fits))})
+    row = compare("fits", fits, _fits(population, fits), levels=population.levels(config.scans))
+    rows.append({"set": "fits", **row})
     for name in GENERATORS:
         path = config.out / f"{name.replace(' ', '_')}.safetensors"
         model = _model(population, name, path)
@@ -290,32 +289,33 @@ def _decoded(
     return [one.mesh for one in decode_to_folder(named, folder, config=decoding, context=population.context)]
 
 
-def _sample_row(population: Population, meshes: Sequence[trimesh.Trimesh | None]) -> dict[str, Any]:
-    return population.reference.metrics(meshes[: population.config.count]) | _factor_row(population, meshes)
+def _sample_row(population: Population, meshes: Sequence[trimesh.Trimesh | None], **known: Any) -> dict[str, Any]:
+    return population.reference.metrics(meshes[: population.config.count]) | _factor_row(population, meshes, **known)
 
 
 def _test_row(population: Population) -> dict[str, Any]:
-    """The test heads themselves, and how often the classifier names their levels correctly."""
-    correct = _classified(population, population.test).chosen == population.test_levels
-    row = {"set": "test heads", "accuracy": float(correct.double().mean()), **population.reference.of_test()}
-    return row | _factor_row(population, population.test)
+    """The test heads themselves."""
+    levels = population.levels(population.config.test)
+    return population.reference.of_test() | _factor_row(population, population.test, levels=levels)
 
 
-def _classified(population: Population, meshes: Sequence[trimesh.Trimesh | None]) -> KnownAttributes:
-    return population.classifier(render_views(meshes, population.context, "normal maps"))
-
-
-def _factor_row(population: Population, meshes: Sequence[trimesh.Trimesh | None]) -> dict[str, Any]:
-    """Half factors, and combinations of factors."""
-    found = _classified(population, meshes)
+def _factor_row(
+    population: Population,
+    meshes: Sequence[trimesh.Trimesh | None],
+    *,
+    levels: Int[torch.Tensor, "heads factors"] | None = None,
+) -> dict[str, Any]:
+    """Half factors, combinations of factors and, if the levels are known, how many the classifier names correctly."""
+    found = population.classifier(render_views(meshes, population.context, "normal maps"))
     there = torch.stack([1 - one[:, 0] for one in found.levels], 1)
     half = (there > HALF[0]) & (there < HALF[1])
     shown = set(map(tuple, found.chosen[: population.config.count].tolist()))
-    wanted = set(map(tuple, population.test_levels.tolist()))
+    wanted = set(map(tuple, population.levels(population.config.test).tolist()))
     names = [{levels[level] for levels, level in zip(FACTORS.values(), row)} for row in found.chosen.tolist()]
-    return {
+    accuracy = {} if levels is None else {"accuracy": float((found.chosen == levels).double().mean())}
+    return accuracy | {
         "half": float(half.any(1).double().mean()),
-        "half_glasses": float(half[:, list(FACTORS).index("glasses")].double().mean()),
+        **{f"half_{name}": share for name, share in zip(FACTORS, half.double().mean(0).tolist())},
         "combination_coverage": len(wanted & shown) / len(wanted),
         "withheld": ", ".join(
             f"{combination}: {sum(set(combination.split('+')) <= one for one in names)} of {len(names)}"

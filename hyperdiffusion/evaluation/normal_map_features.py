@@ -12,7 +12,7 @@ import trimesh
 from jaxtyping import Float
 from scipy.ndimage import gaussian_filter
 
-from hyperdiffusion.rendering.render import Camera, normal_map
+from hyperdiffusion.rendering.render import Camera, normal_maps
 from overfit.runtime.machine import RunContext
 from overfit.runtime.workers import run_tasks_in_order
 
@@ -49,7 +49,7 @@ def normal_map_views(mesh: trimesh.Trimesh | None, *, size: int) -> Float[np.nda
     """Return the normal maps of a mesh from three sides, zero where there is no surface."""
     if mesh is None:
         return np.zeros((len(YAWS), size, size, 3))
-    return np.stack([normal_map(mesh, Camera(size=size, yaw=yaw, height_mm=IMAGE_HEIGHT_MM)) for yaw in YAWS])
+    return np.stack(normal_maps(mesh, [Camera(size=size, yaw=yaw, height_mm=IMAGE_HEIGHT_MM) for yaw in YAWS]))
 
 
 def _features(mesh: trimesh.Trimesh | None) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -63,36 +64,46 @@ def render(mesh: trimesh.Trimesh, camera: Camera | None = None) -> UInt8[np.ndar
     """Return a shaded view of a mesh on white; without a camera, the front view that fits the mesh."""
     camera = camera or Camera.around([mesh])
     side = camera.size * SUPERSAMPLING
-    pixels, normals = _visible_normals(mesh, camera, side=side)
+    pixels, normals = _visible_normals(_rays(mesh), camera, side=side)
     image = np.broadcast_to(BACKGROUND_COLOUR, (side**2, 3)).astype(float)
     image[pixels] = _shade(normals)
     image = image.reshape(camera.size, SUPERSAMPLING, camera.size, SUPERSAMPLING, 3).mean((1, 3))
     return image.round().astype(np.uint8)
 
 
-def normal_map(mesh: trimesh.Trimesh, camera: Camera) -> Float[np.ndarray, "size size 3"]:
-    """Return the normals that the camera sees, in its frame; zero where it sees no surface."""
-    pixels, normals = _visible_normals(mesh, camera, side=camera.size)
-    image = np.zeros((camera.size**2, 3))
-    image[pixels] = normals
-    return image.reshape(camera.size, camera.size, 3)
+def normal_maps(mesh: trimesh.Trimesh, cameras: Sequence[Camera]) -> list[Float[np.ndarray, "size size 3"]]:
+    """Return the normals that each camera sees, in its frame; zero where it sees no surface."""
+    rays = _rays(mesh)
+    images = []
+    for camera in cameras:
+        pixels, normals = _visible_normals(rays, camera, side=camera.size)
+        image = np.zeros((camera.size**2, 3))
+        image[pixels] = normals
+        images.append(image.reshape(camera.size, camera.size, 3))
+    return images
 
 
-def _visible_normals(
-    mesh: trimesh.Trimesh, camera: Camera, *, side: int
-) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n 3"]]:
+def _rays(mesh: trimesh.Trimesh) -> Any:
+    """Return a ray engine for several cameras: to prepare it takes longer than the rays of one.
+
+    It has a mesh of its own, so that what trimesh keeps for rays goes with it.
+    """
+    return ray_intersector(trimesh.Trimesh(mesh.vertices, mesh.faces, process=False))
+
+
+def _visible_normals(rays: Any, camera: Camera, *, side: int) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n 3"]]:
     """Return the pixels of a square image, `side` pixels wide, that show the mesh, and the normals there."""
     rotation = trimesh.transformations.rotation_matrix(np.radians(camera.yaw), [0, 1, 0])[:3, :3]
-    turned = trimesh.Trimesh((mesh.vertices - np.array(camera.centre)) @ rotation.T, mesh.faces, process=False)
     axis = ((np.arange(side) + 0.5) / side - 0.5) * camera.height_mm
     x, y = np.meshgrid(axis, -axis)
     # Rays start far in front of any head.
     origins = np.stack([x.ravel(), y.ravel(), np.full(x.size, 10 * camera.height_mm)], axis=1)
     directions = np.broadcast_to([0.0, 0.0, -1.0], origins.shape)
-    triangles, pixels, points = ray_intersector(turned).intersects_id(
-        origins, directions, multiple_hits=False, return_locations=True
+    # Rays are turned back, instead of the head.
+    triangles, pixels, points = rays.intersects_id(
+        origins @ rotation + np.array(camera.centre), directions @ rotation, multiple_hits=False, return_locations=True
     )
-    return pixels, _smooth_normals(turned, triangles, points)
+    return pixels, _smooth_normals(rays.mesh, triangles, points) @ rotation.T
 
 
 def _smooth_normals(mesh: trimesh.Trimesh, triangles: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support import ellipsoid
 
-from hyperdiffusion.rendering.render import Camera, normal_map, render
+from hyperdiffusion.rendering.render import Camera, normal_maps, render
 
 
 def drawn(image: np.ndarray) -> np.ndarray:
@@ -42,7 +42,7 @@ def test_the_default_view_fits_the_mesh():
 
 def test_a_normal_map_shows_the_normals_of_a_sphere():
     camera = Camera(size=50, height_mm=250.0)
-    image = normal_map(ellipsoid((100,) * 3, 5), camera)
+    [image] = normal_maps(ellipsoid((100,) * 3, 5), [camera])
     axis = ((np.arange(50) + 0.5) / 50 - 0.5) * 250 / 100
     x, y = np.meshgrid(axis, -axis)
     inside = x**2 + y**2 < 0.9

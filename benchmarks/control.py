@@ -19,7 +19,7 @@ import trimesh
 import tyro
 from columns import CONTROL
 from head_classifier import FACTORS, NUMBERS, HeadClassifier, KnownAttributes, render_views
-from population import trained_classifier
+from population import Meshes, kept_meshes, trained_classifier
 from quick_metrics import QuickReference
 from results_io import BenchmarkOptions, publish, run_benchmark
 from scipy.spatial import cKDTree
@@ -112,23 +112,26 @@ def _within_range(attributes: Attributes, row: Mapping[str, str]) -> dict[str, f
     return request
 
 
-def _generate(
-    model: Checkpoint, values: torch.Tensor, config: BenchmarkConfig, name: str
-) -> list[trimesh.Trimesh | None]:
-    """One head for each row of values; row k has the noise of seed k."""
+def _generate(model: Checkpoint, values: torch.Tensor, config: BenchmarkConfig, name: str) -> Meshes:
+    """One head for each row of values, kept in OUT; row k has the noise of seed k."""
     folder = config.out / name.replace(" ", "_")
-    seeds = [(0, index) for index in range(len(values))]
-    rows = sample_given(model, values, wanted=values, seeds=seeds, config=config.sampling)
-    named = [(f"{index:04d}", model.head(row)) for index, row in enumerate(rows)]
-    decoded = decode_to_folder(
-        named, folder, config=DecodeConfig(config.resolution), repair=True, context=config.machine.start()
-    )
-    return [head.mesh for head in decoded]
+
+    def decode(names: Sequence[str]) -> Meshes:
+        seeds = [(0, index) for index in range(len(values))]
+        rows = sample_given(model, values, wanted=values, seeds=seeds, config=config.sampling)
+        named = [(name, model.head(row)) for name, row in zip(names, rows)]
+        decoding = DecodeConfig(config.resolution)
+        return [
+            head.mesh
+            for head in decode_to_folder(named, folder, config=decoding, repair=True, context=config.machine.start())
+        ]
+
+    return kept_meshes(folder, len(values), decode)
 
 
 def _agreement(
     classifier: HeadClassifier,
-    meshes: Sequence[trimesh.Trimesh | None],
+    meshes: Meshes,
     asked: KnownAttributes,
     context: RunContext,
 ) -> dict[str, float]:

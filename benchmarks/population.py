@@ -67,6 +67,9 @@ MAX_COMPONENTS = 32
 # Noise draws for each validation head.
 DRAWS = 32
 
+# Heads; None for one without a surface.
+Meshes = list[trimesh.Trimesh | None]
+
 
 @dataclass(frozen=True)
 class GeneratorConfig:
@@ -191,7 +194,7 @@ def main(config: BenchmarkConfig) -> None:
     rows = [kept_row(config.out / "test.json", lambda: {"set": "test heads"} | _test_row(population))]
     pictured = [("test heads", population.test[:SHOWN])]
 
-    def compare(name: str, path: Path, meshes: Sequence[trimesh.Trimesh | None], **known: Any) -> dict[str, Any]:
+    def compare(name: str, path: Path, meshes: Meshes, **known: Any) -> dict[str, Any]:
         pictured.append((name, [mesh for mesh in meshes[:SHOWN] if mesh is not None]))
         return kept_row(path.with_suffix(".json"), lambda: _sample_row(population, meshes, **known))
 
@@ -220,6 +223,14 @@ def trained_classifier(folder: Path, path: Path, context: RunContext) -> HeadCla
     model = HeadClassifier.train_on(views, KnownAttributes.read(folder, [scan.name for scan in scans]))
     torch.save(model.state_dict(), path)
     return model
+
+
+def kept_meshes(folder: Path, count: int, make: Callable[[Sequence[str]], Meshes]) -> Meshes:
+    """Return the meshes in a folder, which are read if all are there and otherwise made, given their names."""
+    paths = [folder / f"{index:04d}.ply" for index in range(count)]
+    if all(path.exists() for path in paths):
+        return [trimesh.load_mesh(path, process=False) for path in paths]
+    return make([path.stem for path in paths])
 
 
 def _model(population: Population, name: str, path: Path) -> Checkpoint:
@@ -258,7 +269,7 @@ def _losses(population: Population, model: Checkpoint) -> dict[str, float]:
     return losses
 
 
-def _samples(population: Population, model: Checkpoint, folder: Path) -> list[trimesh.Trimesh | None]:
+def _samples(population: Population, model: Checkpoint, folder: Path) -> Meshes:
     """The first samples of a generator."""
     count = population.config.classified
     return _decoded(
@@ -266,7 +277,7 @@ def _samples(population: Population, model: Checkpoint, folder: Path) -> list[tr
     )
 
 
-def _fits(population: Population, folder: Path) -> list[trimesh.Trimesh | None]:
+def _fits(population: Population, folder: Path) -> Meshes:
     """Fits of as many training heads as there are test heads."""
     rows = population.store.rows()
     count = min(population.config.count, len(rows))
@@ -279,17 +290,18 @@ def _decoded(
     count: int,
     parameters: Callable[[], torch.Tensor],
     head: Callable[[torch.Tensor], NeuralHead],
-) -> list[trimesh.Trimesh | None]:
-    """Meshes of heads with all their components, kept in a folder; if all are there, they are read."""
-    paths = [folder / f"{index:04d}.ply" for index in range(count)]
-    if all(path.exists() for path in paths):
-        return [trimesh.load_mesh(path, process=False) for path in paths]
-    named = [(path.stem, head(row.cpu())) for path, row in zip(paths, parameters())]
-    decoding = DecodeConfig(population.config.resolution, keep_all_components=True)
-    return [one.mesh for one in decode_to_folder(named, folder, config=decoding, context=population.context)]
+) -> Meshes:
+    """Meshes of heads with all their components."""
+
+    def decode(names: Sequence[str]) -> Meshes:
+        named = [(name, head(row.cpu())) for name, row in zip(names, parameters())]
+        decoding = DecodeConfig(population.config.resolution, keep_all_components=True)
+        return [one.mesh for one in decode_to_folder(named, folder, config=decoding, context=population.context)]
+
+    return kept_meshes(folder, count, decode)
 
 
-def _sample_row(population: Population, meshes: Sequence[trimesh.Trimesh | None], **known: Any) -> dict[str, Any]:
+def _sample_row(population: Population, meshes: Meshes, **known: Any) -> dict[str, Any]:
     return population.reference.metrics(meshes[: population.config.count]) | _factor_row(population, meshes, **known)
 
 
@@ -301,7 +313,7 @@ def _test_row(population: Population) -> dict[str, Any]:
 
 def _factor_row(
     population: Population,
-    meshes: Sequence[trimesh.Trimesh | None],
+    meshes: Meshes,
     *,
     levels: Int[torch.Tensor, "heads factors"] | None = None,
 ) -> dict[str, Any]:

@@ -7,7 +7,7 @@ it was trained on, says how far its verdicts on generated heads can be trusted.
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,8 @@ NUMBERS = HEAD_NUMBERS
 IMAGE_SIZE = 96
 # The head from both sides, the front and the back; the eyes; the mouth.
 CAMERAS = (
-    *(Camera(size=IMAGE_SIZE, yaw=yaw, height_mm=300.0) for yaw in (-45.0, 0.0, 45.0, 180.0)),
-    *(Camera(size=IMAGE_SIZE, height_mm=130.0, centre=(0.0, y, 0.0)) for y in (0.0, -60.0)),
+    *(Camera(yaw=yaw, height_mm=300.0) for yaw in (-45.0, 0.0, 45.0, 180.0)),
+    *(Camera(height_mm=130.0, centre=(0.0, y, 0.0)) for y in (0.0, -60.0)),
 )
 # Where each camera is seen in a mirror: left and right change places.
 MIRRORED_CAMERAS = [2, 1, 0, 3, 4, 5]
@@ -148,4 +148,5 @@ def _mirrored(views: Views) -> Views:
 def _views(mesh: trimesh.Trimesh | None) -> Float[np.ndarray, "channels size size"]:
     if mesh is None:
         return np.zeros((CHANNELS[0], IMAGE_SIZE, IMAGE_SIZE), np.float32)
-    return np.concatenate(normal_maps(mesh, CAMERAS), axis=2).transpose(2, 0, 1).astype(np.float32)
+    cameras = [replace(camera, size=IMAGE_SIZE) for camera in CAMERAS]
+    return np.concatenate(normal_maps(mesh, cameras), axis=2).transpose(2, 0, 1).astype(np.float32)

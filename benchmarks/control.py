@@ -83,7 +83,7 @@ def main(config: BenchmarkConfig) -> None:
     test = [read_prepared(scan).mesh for scan in scans]
     values = _values(model, config.test, [scan.name for scan in scans])
     reference = QuickReference.of(test, [], context)
-    rows = [{"set": "test heads", **_agreement(classifier, test, asked, context), **reference.of_test()}]
+    rows = [{"set": "test scans", **_agreement(classifier, test, asked, context), **reference.of_test()}]
     pictured = [("test heads", test[:SHOWN])]
     for guidance in config.guidance:
         name = f"guidance {guidance:g}"

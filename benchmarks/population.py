@@ -191,7 +191,7 @@ def main(config: BenchmarkConfig) -> None:
     """Fit, train, sample and compare."""
     config.out.mkdir(parents=True, exist_ok=True)
     population = Population(config, config.machine.start())
-    rows = [kept_row(config.out / "test.json", lambda: {"set": "test heads"} | _test_row(population))]
+    rows = [kept_row(config.out / "test.json", lambda: {"set": "test scans"} | _test_row(population))]
     pictured = [("test heads", population.test[:SHOWN])]
 
     def compare(name: str, path: Path, meshes: Meshes, **known: Any) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def main(config: BenchmarkConfig) -> None:
 
     fits = config.out / "fits"
     row = compare("fits", fits, _fits(population, fits), levels=population.levels(config.scans))
-    rows.append({"set": "fits", **row})
+    rows.append({"set": "training fits", **row})
     for name in GENERATORS:
         path = config.out / f"{name.replace(' ', '_')}.safetensors"
         model = _model(population, name, path)

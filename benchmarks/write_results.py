@@ -124,6 +124,7 @@ SUMMARY = (
     "Gaussian on PCA of vertices (3DMM)",
     "HyperDiffusion (published scaling)",
 )
+INCLUDED = ("test scans", "training fits", "transformer with attributes")
 CONTENTS: dict[str, Table | StepTimes | Value] = {
     # README.md
     "expected-times": StepTimes(
@@ -146,6 +147,8 @@ CONTENTS: dict[str, Table | StepTimes | Value] = {
     "sample-seconds": Value(
         "sample_speed_zen3", "hyperdiffusion sample", Column("median_seconds", "", digits=0, unit="s")
     ),
+    # checkpoints/README.md
+    "included-model": Table(columns.POPULATION, ("population",), only=INCLUDED, sources=False),
     # docs/results.md
     "ict-neutral": Table([column for column in columns.GENERATORS if column is not columns.NEAREST], ICT),
     "mixed": Table(columns.GENERATORS, MIXED),
@@ -154,6 +157,7 @@ CONTENTS: dict[str, Table | StepTimes | Value] = {
     "ict-neutral-gpu": Table(columns.GENERATORS, ("ict_neutral_gpu",)),
     "gpu-speed": Table(columns.GPU_SPEED, ("gpu_speed",)),
     "training-set-size": Table(columns.TRAINING_SET_SIZE, ("training_set_size",)),
+    "population": Table(columns.POPULATION, ("population",)),
     "alignment-ict-96": Table(columns.ALIGNMENT, ("alignment_ict_96",)),
     "denoiser": Table(columns.DENOISER, ("denoiser",)),
     "alignment-default-96": Table(columns.ALIGNMENT, ("alignment_default_96",)),

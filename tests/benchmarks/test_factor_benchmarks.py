@@ -60,10 +60,10 @@ def test_population(folders, tmp_path, monkeypatch):
     options = ["--withheld", "cap+thick", "--columns", *COLUMNS, *short_fits("overfit")]
     arguments = [*folders, tmp_path / "out", *options, *training, *counts]
     rows = run(population, tmp_path / "result.json", *arguments)["rows"]
-    assert [row["set"] for row in rows] == ["test heads", "fits", *population.GENERATORS]
+    assert [row["set"] for row in rows] == ["test scans", "training fits", *population.GENERATORS]
     assert 0 <= rows[0]["accuracy"] <= 1 and 0 <= rows[0]["combination_coverage"] <= 1
     compared = [row["set"] for row in rows if row.get("withheld", "").startswith("cap+thick: ")]
-    assert compared == ["test heads", "fits", *population.BenchmarkConfig.sampled]
+    assert compared == ["test scans", "training fits", *population.BenchmarkConfig.sampled]
     assert (tmp_path / "out" / "population.png").exists()
 
 
@@ -72,5 +72,5 @@ def test_control(folders, model_with_attributes, tmp_path, monkeypatch):
     settings = ["--count", 3, "--people", 3, "--guidance", 0, 2, "--resolution", 32, "--sampling.steps", 4]
     arguments = [model_with_attributes, *folders, tmp_path / "out", *settings]
     rows = run(control, tmp_path / "result.json", *arguments)["rows"]
-    assert [row["set"] for row in rows[:3]] == ["test heads", "guidance 0", "guidance 2"]
+    assert [row["set"] for row in rows[:3]] == ["test scans", "guidance 0", "guidance 2"]
     assert all(row["within_mm"] > 0 and row["between_mm"] > 0 for row in rows[3:])

@@ -13,16 +13,20 @@ from head_classifier import FACTORS, NUMBERS
 from support import ONE_THREAD, SMALL, TINY, ellipsoid
 
 from hyperdiffusion import read_attributes, train
+from hyperdiffusion.diffusion import attribute_classifier
 from overfit import overfit
 
 COLUMNS = ("age", "smile", "open_mouth", "glasses")
 
 
-@pytest.fixture(autouse=True)
-def small_classifier(monkeypatch):
-    monkeypatch.setattr(head_classifier, "IMAGE_SIZE", 16)
-    monkeypatch.setattr(head_classifier, "EPOCHS", 1)
-    monkeypatch.setattr(quick_metrics, "POINTS", 64)
+@pytest.fixture(scope="module", autouse=True)
+def small_classifiers():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head_classifier, "IMAGE_SIZE", 16)
+        patch.setattr(head_classifier, "EPOCHS", 1)
+        patch.setattr(attribute_classifier, "STEPS", 20)
+        patch.setattr(quick_metrics, "POINTS", 64)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,7 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model_with_attributes(folders, tmp_path_factory):
+def model_with_attributes(small_classifiers, folders, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     overfit(folders[0], folder / "store", config=SMALL, machine=ONE_THREAD)
     known = read_attributes(folders[0] / "heads.csv", folder / "store", columns=COLUMNS)

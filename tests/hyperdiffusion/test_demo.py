@@ -38,6 +38,7 @@ def write_ellipsoids(out: Path, count: int, *, seed: int, **_) -> list[Path]:
 
 def test_the_demo_makes_heads_a_picture_and_a_table_and_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr("hyperdiffusion.demo.write_heads", write_ellipsoids)
+    monkeypatch.setattr("hyperdiffusion.diffusion.attribute_classifier.STEPS", 20)
     text = run_demo(tmp_path, CONFIG, machine=ONE_THREAD)
     assert all(column in text for column in ("test", "training", "fits", "generated"))
     assert "1-NNA" in text and "copy rate" in text

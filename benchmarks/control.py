@@ -19,8 +19,8 @@ import trimesh
 import tyro
 from columns import CONTROL
 from head_classifier import FACTORS, NUMBERS, HeadClassifier, KnownAttributes, render_views
-from population import Meshes, kept_meshes, trained_classifier
-from quick_metrics import QuickReference
+from population import kept_meshes, trained_classifier
+from quick_metrics import Heads, QuickReference
 from results_io import BenchmarkOptions, publish, run_benchmark
 from scipy.spatial import cKDTree
 
@@ -112,11 +112,11 @@ def _within_range(attributes: Attributes, row: Mapping[str, str]) -> dict[str, f
     return request
 
 
-def _generate(model: Checkpoint, values: torch.Tensor, config: BenchmarkConfig, name: str) -> Meshes:
+def _generate(model: Checkpoint, values: torch.Tensor, config: BenchmarkConfig, name: str) -> Heads:
     """One head for each row of values, kept in OUT; row k has the noise of seed k."""
     folder = config.out / name.replace(" ", "_")
 
-    def decode(names: Sequence[str]) -> Meshes:
+    def decode(names: Sequence[str]) -> Heads:
         seeds = [(0, index) for index in range(len(values))]
         rows = sample_given(model, values, wanted=values, seeds=seeds, config=config.sampling)
         named = [(name, model.head(row)) for name, row in zip(names, rows)]
@@ -131,7 +131,7 @@ def _generate(model: Checkpoint, values: torch.Tensor, config: BenchmarkConfig, 
 
 def _agreement(
     classifier: HeadClassifier,
-    meshes: Meshes,
+    meshes: Heads,
     asked: KnownAttributes,
     context: RunContext,
 ) -> dict[str, float]:

@@ -146,7 +146,5 @@ def _mirrored(views: Views) -> Views:
 
 
 def _views(mesh: trimesh.Trimesh | None) -> Float[np.ndarray, "channels size size"]:
-    if mesh is None:
-        return np.zeros((CHANNELS[0], IMAGE_SIZE, IMAGE_SIZE), np.float32)
     cameras = [replace(camera, size=IMAGE_SIZE) for camera in CAMERAS]
     return np.concatenate(normal_maps(mesh, cameras), axis=2).transpose(2, 0, 1).astype(np.float32)

@@ -26,7 +26,7 @@ from columns import POPULATION
 from denoiser import finish
 from head_classifier import FACTORS, HeadClassifier, KnownAttributes, render_views
 from jaxtyping import Int
-from quick_metrics import QuickReference
+from quick_metrics import Heads, QuickReference
 from results_io import BenchmarkOptions, kept_row, publish, run_benchmark
 
 from hyperdiffusion import (
@@ -66,9 +66,6 @@ HALF = (0.2, 0.8)
 MAX_COMPONENTS = 32
 # Noise draws for each validation head.
 DRAWS = 32
-
-# Heads; None for one without a surface.
-Meshes = list[trimesh.Trimesh | None]
 
 
 @dataclass(frozen=True)
@@ -194,7 +191,7 @@ def main(config: BenchmarkConfig) -> None:
     rows = [kept_row(config.out / "test.json", lambda: {"set": "test scans"} | _test_row(population))]
     pictured = [("test heads", population.test[:SHOWN])]
 
-    def compare(name: str, path: Path, meshes: Meshes, **known: Any) -> dict[str, Any]:
+    def compare(name: str, path: Path, meshes: Heads, **known: Any) -> dict[str, Any]:
         pictured.append((name, [mesh for mesh in meshes[:SHOWN] if mesh is not None]))
         return kept_row(path.with_suffix(".json"), lambda: _sample_row(population, meshes, **known))
 
@@ -225,7 +222,7 @@ def trained_classifier(folder: Path, path: Path, context: RunContext) -> HeadCla
     return model
 
 
-def kept_meshes(folder: Path, count: int, make: Callable[[Sequence[str]], Meshes]) -> Meshes:
+def kept_meshes(folder: Path, count: int, make: Callable[[Sequence[str]], Heads]) -> Heads:
     """Return the meshes in a folder, which are read if all are there and otherwise made, given their names."""
     paths = [folder / f"{index:04d}.ply" for index in range(count)]
     if all(path.exists() for path in paths):
@@ -269,7 +266,7 @@ def _losses(population: Population, model: Checkpoint) -> dict[str, float]:
     return losses
 
 
-def _samples(population: Population, model: Checkpoint, folder: Path) -> Meshes:
+def _samples(population: Population, model: Checkpoint, folder: Path) -> Heads:
     """The first samples of a generator."""
     count = population.config.classified
     return _decoded(
@@ -277,7 +274,7 @@ def _samples(population: Population, model: Checkpoint, folder: Path) -> Meshes:
     )
 
 
-def _fits(population: Population, folder: Path) -> Meshes:
+def _fits(population: Population, folder: Path) -> Heads:
     """Fits of as many training heads as there are test heads."""
     rows = population.store.rows()
     count = min(population.config.count, len(rows))
@@ -290,10 +287,10 @@ def _decoded(
     count: int,
     parameters: Callable[[], torch.Tensor],
     head: Callable[[torch.Tensor], NeuralHead],
-) -> Meshes:
-    """Meshes of heads with all their components."""
+) -> Heads:
+    """Heads of heads with all their components."""
 
-    def decode(names: Sequence[str]) -> Meshes:
+    def decode(names: Sequence[str]) -> Heads:
         named = [(name, head(row.cpu())) for name, row in zip(names, parameters())]
         decoding = DecodeConfig(population.config.resolution, keep_all_components=True)
         return [one.mesh for one in decode_to_folder(named, folder, config=decoding, context=population.context)]
@@ -301,7 +298,7 @@ def _decoded(
     return kept_meshes(folder, count, decode)
 
 
-def _sample_row(population: Population, meshes: Meshes, **known: Any) -> dict[str, Any]:
+def _sample_row(population: Population, meshes: Heads, **known: Any) -> dict[str, Any]:
     return population.reference.metrics(meshes[: population.config.count]) | _factor_row(population, meshes, **known)
 
 
@@ -313,7 +310,7 @@ def _test_row(population: Population) -> dict[str, Any]:
 
 def _factor_row(
     population: Population,
-    meshes: Meshes,
+    meshes: Heads,
     *,
     levels: Int[torch.Tensor, "heads factors"] | None = None,
 ) -> dict[str, Any]:

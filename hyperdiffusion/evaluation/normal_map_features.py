@@ -47,8 +47,6 @@ def normal_map_features(
 
 def normal_map_views(mesh: trimesh.Trimesh | None, *, size: int) -> Float[np.ndarray, "views {size} {size} 3"]:
     """Return the normal maps of a mesh from three sides, zero where there is no surface."""
-    if mesh is None:
-        return np.zeros((len(YAWS), size, size, 3))
     return np.stack(normal_maps(mesh, [Camera(size=size, yaw=yaw, height_mm=IMAGE_HEIGHT_MM) for yaw in YAWS]))
 
 

@@ -71,8 +71,10 @@ def render(mesh: trimesh.Trimesh, camera: Camera | None = None) -> UInt8[np.ndar
     return image.round().astype(np.uint8)
 
 
-def normal_maps(mesh: trimesh.Trimesh, cameras: Sequence[Camera]) -> list[Float[np.ndarray, "size size 3"]]:
-    """Return the normals that each camera sees, in its frame; zero where it sees no surface."""
+def normal_maps(mesh: trimesh.Trimesh | None, cameras: Sequence[Camera]) -> list[Float[np.ndarray, "size size 3"]]:
+    """Return the normals that each camera sees, in its frame; zero where it sees no surface, or if there is none."""
+    if mesh is None:
+        return [np.zeros((camera.size, camera.size, 3)) for camera in cameras]
     rays = _rays(mesh)
     images = []
     for camera in cameras:

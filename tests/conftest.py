@@ -14,9 +14,17 @@ from jaxtyping import install_import_hook  # noqa: E402
 # Before anything imports the packages.
 install_import_hook(("overfit", "hyperdiffusion"), "shape_checks.typechecker")
 
+from shape_checks import check_again  # noqa: E402
 from support import ONE_THREAD, SMALL, ellipsoid  # noqa: E402
 
+from hyperdiffusion.rendering import render  # noqa: E402
 from overfit import overfit  # noqa: E402
+
+
+def pytest_runtest_setup() -> None:
+    check_again()
+    # Pictures have jagged edges, and take a quarter of the rays.
+    render.SUPERSAMPLING = 1
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from hyperdiffusion import TrainingConfig, TransformerConfig, train
+from hyperdiffusion import NoiseSchedule, TrainingConfig, TransformerConfig, train
 from overfit import FitConfig, LabelConfig, Machine, OverfitConfig
 from overfit.canonical.align import AlignmentConfig
 from overfit.canonical.neck import cut_neck
@@ -39,6 +39,8 @@ ONE_THREAD = Machine(device="cpu", threads=1)
 TINY = TrainingConfig(
     coordinates="pca",
     transformer=TransformerConfig(width=32, depth=1, attention_heads=2, dropout=0.0),
+    # As much noise as in 500 timesteps.
+    noise_schedule=NoiseSchedule(timesteps=50, beta_end=0.2),
     steps=30,
     batch_size=8,
     save_every=0.0,

@@ -27,6 +27,8 @@ SMALL = [
 TINY = [
     *("--width", "32", "--depth", "1", "--attention-heads", "2"),
     *("--steps", "20", "--latent-steps", "30", "--latent-points", "64", "--encode-steps", "20"),
+    # As much noise as in 500 timesteps.
+    *("--timesteps", "50", "--beta-end", "0.2"),
 ]
 
 

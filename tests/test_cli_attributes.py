@@ -8,7 +8,11 @@ from support import run_cli
 
 from overfit import Store
 
-TINY = ["--width", "32", "--depth", "1", "--attention-heads", "2", "--steps", "20", "--coordinates", "pca"]
+TINY = [
+    *("--width", "32", "--depth", "1", "--attention-heads", "2", "--steps", "20", "--coordinates", "pca"),
+    # As much noise as in 500 timesteps.
+    *("--timesteps", "50", "--beta-end", "0.2"),
+]
 # Six ellipsoids: their size, and what else could be known of them.
 COLUMNS = ["file", "age", "glasses", "valence", "arousal", "same"]
 ROWS = [

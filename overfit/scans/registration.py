@@ -255,7 +255,8 @@ def _refine(cloud: PointCloud, template: Template, start: _Fit, *, rounds: int, 
 def _refine_round(cloud: PointCloud, template: Template, fit: _Fit, *, width: float, estimate_scale: bool) -> _Fit:
     """Return the fit after one round: a small rotation, translation, scaling and change of shape."""
     moved, target = fit.similarity.transform_cloud(cloud), template.deformed(fit.shape)
-    distance, nearest = cKDTree(target).query(moved.points)
+    # Building a balanced tree takes longer than the queries gain.
+    distance, nearest = cKDTree(target, balanced_tree=False).query(moved.points)
     normal = template.cloud.known_normals[nearest]
     plane_distance = ((target[nearest] - moved.points) * normal).sum(1)
     agreement = (moved.known_normals * normal).sum(1)
@@ -266,8 +267,7 @@ def _refine_round(cloud: PointCloud, template: Template, fit: _Fit, *, width: fl
     # A smaller scan lies closer to any template, so distances count as a share of its size: (target - scale * point) /
     # scale changes by the target, not by the point.
     columns += [(target[nearest] * normal).sum(1, keepdims=True)] if estimate_scale else []
-    by_shape = -np.einsum("kni,ni->nk", template.modes[:, nearest], normal)
-    jacobian = np.concatenate([*columns, by_shape], axis=1)
+    jacobian = np.concatenate([*columns, -template.modes_along_normals[nearest]], axis=1)
     step = _solve(jacobian, plane_distance, weight=weight, shape=fit.shape)
     scale = 1 + float(step[6]) if estimate_scale else 1.0
     change = Similarity(scale, Rotation.from_rotvec(step[:3]).as_matrix(), step[3:6])

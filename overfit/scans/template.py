@@ -100,6 +100,11 @@ class Template:
         return closest[tuple(np.moveaxis(cell, -1, 0))]
 
     @cached_property
+    def modes_along_normals(self) -> Float[np.ndarray, "points modes"]:
+        """How far the points move along their normals by one standard deviation of each mode, in millimetres."""
+        return np.einsum("kni,ni->nk", self.modes, self.cloud.known_normals)
+
+    @cached_property
     def relief_points(self) -> Int[np.ndarray, " relief"]:
         """Indices of the face's points by which reliefs are compared."""
         face = np.nonzero(self.in_face)[0]

@@ -199,3 +199,16 @@ ALIGNMENT = (
     DIVERSITY,
     ONE_COMPONENT,
 )
+COMPLETION = (
+    Column("part", "what is seen"),
+    Column("seen", "of the head", digits=0, percent=True),
+    Column("seen_mm", "seen part: error, mm", "lower", digits=2),
+    Column("unseen_mm", "unseen part: error, mm", "lower", digits=2),
+    Column("mean_head_mm", "of the mean head", digits=2),
+    Column("gaussian_mm", "of a Gaussian of registered vertices", digits=2),
+    Column("to_mean_head", "ratio to the mean head", "lower", digits=2),
+    Column("draw_mm", "of a draw", digits=2),
+    Column("coverage", "90 % intervals contain the truth", digits=0, percent=True),
+    Column("spread_unseen_mm", "spread of draws, unseen, mm", digits=2),
+    Column("spread_seen_mm", "seen, mm", digits=2),
+)

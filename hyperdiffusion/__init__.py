@@ -2,6 +2,8 @@
 
 from importlib.metadata import version
 
+from hyperdiffusion.completion.complete import Completion, CompletionConfig, complete
+from hyperdiffusion.completion.complete_folder import CompletionReport, CompletionResult, complete_folder
 from hyperdiffusion.data.head_folder import write_heads
 from hyperdiffusion.data.synthetic_heads import HeadModel, Person
 from hyperdiffusion.demo import run_demo
@@ -63,6 +65,10 @@ __all__ = [
     "Camera",
     "Categorical",
     "Checkpoint",
+    "Completion",
+    "CompletionConfig",
+    "CompletionReport",
+    "CompletionResult",
     "Conditioning",
     "EditedHead",
     "EvaluationConfig",
@@ -91,6 +97,8 @@ __all__ = [
     "code_optimizer",
     "code_table",
     "compare_sets",
+    "complete",
+    "complete_folder",
     "ddim",
     "ddpm",
     "dpm",

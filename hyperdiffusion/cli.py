@@ -406,6 +406,41 @@ def edit(
     _print_failures(written.failures)
 
 
+def complete(
+    scans: Folder,
+    out: Folder,
+    checkpoint: Path | None = None,
+    completion: stage2.CompletionConfig = stage2.CompletionConfig(),
+    preparation: stage1.PreparationConfig = stage1.PreparationConfig(),
+    decoding: DecodeConfig = DecodeConfig(),
+    machine: Machine = Machine(),
+) -> None:
+    """Complete partial scans: whole heads that keep what a scan shows and take the rest from a model.
+
+    Reads what `hyperdiffusion prepare` reads. Each scan gives the most likely head, NAME.ply, and random ones,
+    NAME_draw_0.ply and so on, which differ where nothing is seen. Completed parts are inventions: their vertices have
+    `seen` = 0 and are blue. OUT/completed.csv and OUT/completed.png list and show them. Run the same command again to
+    resume.
+
+    Args:
+        scans: Folder of raw scans.
+        out: Folder for the heads.
+        checkpoint: Model that unseen parts are taken from; by default the one that comes with the package.
+        completion: How scans are completed.
+        preparation: How scans are brought to the canonical frame.
+        decoding: How networks become meshes.
+        machine: Compute resources.
+    """
+    model = _load(checkpoint, machine.start())
+    result = stage2.complete_folder(
+        scans, out, model, config=completion, preparation=preparation, decoding=decoding, machine=machine
+    )
+    completed = len(result.reports) - len(result.skipped) - result.kept
+    counts = f"{completed} completed, {result.kept} kept from before, {len(result.skipped)} skipped"
+    print(f"{counts}; look at {out / 'completed.png'}")
+    _print_skipped(result.skipped)
+
+
 def interpolate(
     out: Folder,
     first: Head,
@@ -595,7 +630,7 @@ def _print_failures(failures: Sequence[stage1.DecodedHead]) -> None:
         print(f"{head.name}: {head.failure}", file=sys.stderr)
 
 
-COMMANDS = (heads, prepare, overfit, decode, train, sample, plane, edit, interpolate, mix, evaluate, demo)
+COMMANDS = (heads, prepare, overfit, decode, train, sample, complete, plane, edit, interpolate, mix, evaluate, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -29,6 +29,7 @@ LAYERS = {
     "hyperdiffusion": [
         ["checkpoints", "data", "rendering"],
         ["diffusion"],
+        ["completion"],
         ["evaluation"],
         ["presets"],
         ["demo"],

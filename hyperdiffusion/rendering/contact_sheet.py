@@ -96,13 +96,13 @@ def draw_preparation(prepared: Preparation, path: Path) -> None:
 
 def display_mesh(surface: trimesh.Trimesh | PointCloud) -> trimesh.Trimesh:
     """Return a raw scan for display: in its own pose, centred, and of a head's size. Points become small triangles."""
-    mesh = _point_triangles(surface.points) if isinstance(surface, PointCloud) else surface
+    mesh = point_triangles(surface.points) if isinstance(surface, PointCloud) else surface
     low, high = mesh.vertices.min(0), mesh.vertices.max(0)
     scale = RAW_EXTENT_MM / max(float((high - low).max()), 1e-9)
     return trimesh.Trimesh((mesh.vertices - (low + high) / 2) * scale, mesh.faces, process=False)
 
 
-def _point_triangles(points: np.ndarray) -> trimesh.Trimesh:
+def point_triangles(points: np.ndarray) -> trimesh.Trimesh:
     """Return a triangle that faces the camera for each of up to DRAWN_POINTS points."""
     points = points[np.random.default_rng(0).permutation(len(points))[:DRAWN_POINTS]]
     radius = POINT_RADIUS * float(np.median(cKDTree(points).query(points, 2)[0][:, 1]))
@@ -143,7 +143,7 @@ def _label_scan(draw: ImageDraw.ImageDraw, report: PreparationReport, corner: tu
     left, top = corner
     reason = report.skipped.removeprefix(f"{report.name}: ")
     colour = SKIPPED_COLOUR if reason else (0, 0, 0)
-    name = _in_latin_letters(report.name)[-SCAN_LABEL_LENGTH:]
+    name = in_latin_letters(report.name)[-SCAN_LABEL_LENGTH:]
     draw.text((left + 6, top + 4), name, fill=colour, font_size=SCAN_LABEL_FONT)
     if report.is_doubtful and not reason:
         doubt = (
@@ -151,12 +151,12 @@ def _label_scan(draw: ImageDraw.ImageDraw, report: PreparationReport, corner: tu
         )
         draw.text((left + VIEW_SIZE + 6, top + 4), doubt, fill=SKIPPED_COLOUR, font_size=SCAN_LABEL_FONT)
     if reason:
-        lines = "\n".join(wrap(_in_latin_letters(reason), REASON_WIDTH, max_lines=REASON_LINES))
+        lines = "\n".join(wrap(in_latin_letters(reason), REASON_WIDTH, max_lines=REASON_LINES))
         position = (left + VIEW_SIZE + 6, top + SCAN_LABEL_HEIGHT + 6)
         draw.text(position, lines, fill=colour, font_size=SCAN_LABEL_FONT)
 
 
-def _in_latin_letters(text: str) -> str:
+def in_latin_letters(text: str) -> str:
     """Return text with letters that Pillow's own font lacks, those of most scripts, transliterated."""
     return "".join(letter if ord(letter) <= LAST_LATIN_1 else anyascii(letter) for letter in text)
 

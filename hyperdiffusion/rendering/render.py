@@ -60,13 +60,22 @@ class Camera:
         return cls(size=size, yaw=yaw, height_mm=FIT_MARGIN * float((high - low).max()), centre=(x, y, z))
 
 
-def render(mesh: trimesh.Trimesh, camera: Camera | None = None) -> UInt8[np.ndarray, "size size 3"]:
-    """Return a shaded view of a mesh on white; without a camera, the front view that fits the mesh."""
+def render(
+    mesh: trimesh.Trimesh, camera: Camera | None = None, *, colours: Float[np.ndarray, "vertices 3"] | None = None
+) -> UInt8[np.ndarray, "size size 3"]:
+    """Return a shaded view of a mesh on white.
+
+    Args:
+        mesh: What is shown.
+        camera: Where from; by default the front view that fits the mesh.
+        colours: Colour of each vertex, 0 to 255; by default that of skin.
+    """
     camera = camera or Camera.around([mesh])
     side = camera.size * SUPERSAMPLING
-    pixels, normals = _visible_normals(_rays(mesh), camera, side=side)
+    visible = _visible(_rays(mesh), camera, side=side)
+    colour = SKIN_COLOUR if colours is None else colours[mesh.faces[visible.triangles]].mean(1)
     image = np.broadcast_to(BACKGROUND_COLOUR, (side**2, 3)).astype(float)
-    image[pixels] = _shade(normals)
+    image[visible.pixels] = colour * _brightness(visible.normals)[:, None]
     image = image.reshape(camera.size, SUPERSAMPLING, camera.size, SUPERSAMPLING, 3).mean((1, 3))
     return image.round().astype(np.uint8)
 
@@ -78,9 +87,9 @@ def normal_maps(mesh: trimesh.Trimesh | None, cameras: Sequence[Camera]) -> list
     rays = _rays(mesh)
     images = []
     for camera in cameras:
-        pixels, normals = _visible_normals(rays, camera, side=camera.size)
+        visible = _visible(rays, camera, side=camera.size)
         image = np.zeros((camera.size**2, 3))
-        image[pixels] = normals
+        image[visible.pixels] = visible.normals
         images.append(image.reshape(camera.size, camera.size, 3))
     return images
 
@@ -93,8 +102,20 @@ def _rays(mesh: trimesh.Trimesh) -> Any:
     return ray_intersector(trimesh.Trimesh(mesh.vertices, mesh.faces, process=False))
 
 
-def _visible_normals(rays: Any, camera: Camera, *, side: int) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n 3"]]:
-    """Return the pixels of a square image, `side` pixels wide, that show the mesh, and the normals there."""
+@dataclass(frozen=True)
+class _Visible:
+    """What an image shows of a mesh."""
+
+    pixels: Int[np.ndarray, " n"]
+    """The pixels that show it."""
+    triangles: Int[np.ndarray, " n"]
+    """The triangles in them."""
+    normals: Float[np.ndarray, "n 3"]
+    """The normals there, in the camera's frame."""
+
+
+def _visible(rays: Any, camera: Camera, *, side: int) -> _Visible:
+    """Return what a square image, `side` pixels wide, shows."""
     rotation = trimesh.transformations.rotation_matrix(np.radians(camera.yaw), [0, 1, 0])[:3, :3]
     axis = ((np.arange(side) + 0.5) / side - 0.5) * camera.height_mm
     x, y = np.meshgrid(axis, -axis)
@@ -105,7 +126,7 @@ def _visible_normals(rays: Any, camera: Camera, *, side: int) -> tuple[Int[np.nd
     triangles, pixels, points = rays.intersects_id(
         origins @ rotation + np.array(camera.centre), directions @ rotation, multiple_hits=False, return_locations=True
     )
-    return pixels, _smooth_normals(rays.mesh, triangles, points) @ rotation.T
+    return _Visible(pixels, triangles, _smooth_normals(rays.mesh, triangles, points) @ rotation.T)
 
 
 def _smooth_normals(mesh: trimesh.Trimesh, triangles: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -116,10 +137,10 @@ def _smooth_normals(mesh: trimesh.Trimesh, triangles: np.ndarray, points: np.nda
     return np.where((smooth * flat).sum(1, keepdims=True) < CREASE_COSINE, flat, smooth)
 
 
-def _shade(normals: np.ndarray) -> np.ndarray:
-    """Return the colours (n, 3) of Lambertian skin."""
+def _brightness(normals: np.ndarray) -> np.ndarray:
+    """Return the share (n,) of its colour that a Lambertian surface reflects, at most 1."""
     brightness = np.zeros(len(normals))
     for light in LIGHTS:
         direction = np.array(light.direction) / np.linalg.norm(light.direction)
         brightness += light.strength * (normals @ direction).clip(0)
-    return SKIN_COLOUR * brightness.clip(0, 1)[:, None]
+    return brightness.clip(0, 1)

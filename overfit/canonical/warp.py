@@ -116,16 +116,20 @@ class Warp:
 
     def determinants(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         """Return the determinant of the Jacobian at points: by how much the warp expands space there."""
+        return np.linalg.det(self.jacobians(points))
+
+    def jacobians(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3 3"]:
+        """Return the derivatives at points: row i is how their image moves when coordinate i grows."""
         centres = torch.from_numpy(self._centres / REACH_MM)
         bending, _, linear = torch.from_numpy(self._coefficients).split([len(centres), 1, 3])
         moments = (centres[:, :, None] * bending[:, None]).flatten(1)
-        determinants = []
+        jacobians = []
         for chunk in torch.from_numpy(np.asarray(points, np.float64) / REACH_MM).split(POINTS_AT_ONCE):
             # The kernel's gradient is -20 (1 - r)^3 (x - c): x factors out of the sum over the centres.
             slope = -20 * (1 - _squared_distances(chunk, centres).sqrt_()).clamp_(min=0).pow_(3)
             gradient = chunk[:, :, None] * (slope @ bending)[:, None] - (slope @ moments).unflatten(1, (3, 3))
-            determinants.append(torch.linalg.det(torch.eye(3) + (linear + gradient) / REACH_MM))
-        return torch.cat(determinants).numpy()
+            jacobians.append(torch.eye(3) + (linear + gradient) / REACH_MM)
+        return torch.cat(jacobians).numpy()
 
     def unfolded(self, cube: Cube) -> "Warp":
         """Return the warp, smoothed as little as is needed for a positive Jacobian everywhere in a cube."""

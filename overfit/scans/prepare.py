@@ -5,6 +5,8 @@ gives no mesh but a reason.
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,47 +81,85 @@ class Preparation:
     """The closed head in millimetres in the canonical frame, or None if the scan was skipped."""
 
 
+@dataclass
+class Steps:
+    """The steps that a scan came through, as far as it came."""
+
+    raw: RawScan | None = None
+    """What was read."""
+    cleaned: CleanedSurface | None = None
+    """The same without noise."""
+    alignment: Alignment | None = None
+    """How it is brought to the canonical frame."""
+    other_head: bool = False
+    """Whether it shows another head too."""
+    aligned: Surface | None = None
+    """What it shows of the head, in the canonical frame in millimetres."""
+    match: SurfaceMatch | None = None
+    """How the closed head lies to it."""
+    skipped: str = ""
+    """Why it came no further; empty if it came through all steps."""
+
+
 def prepare(scan: Scan, config: PreparationConfig = PreparationConfig()) -> Preparation:
     """Return a scan's closed head in the canonical frame, or the reason why there is none.
 
     Raises nothing for a scan that cannot be prepared, whatever happens: it must not end hours of work on others.
     """
-    raw: RawScan | None = None
-    cleaned: CleanedSurface | None = None
-    alignment: Alignment | None = None
-    match: SurfaceMatch | None = None
+    steps = Steps()
     head: trimesh.Trimesh | None = None
-    other_head, skipped = False, ""
+    with _reported(scan, steps):
+        aligned = _align(scan, config, steps)
+        box = load_template(config.template).head_box
+        closed = reconstruct_surface(aligned, box)
+        largest = _extract_head(closed)
+        steps.match = match_surfaces(aligned, largest, closed=closed, box=box)
+        if reason := _mismatch(steps.match):
+            raise BadInput(reason)
+        head = largest
+    return Preparation(_report(scan, steps), None if steps.raw is None else steps.raw.surface, head)
+
+
+def align_only(scan: Scan, config: PreparationConfig = PreparationConfig()) -> Steps:
+    """Return a scan in the canonical frame, with all its holes; `aligned` is None if it cannot be aligned.
+
+    Raises nothing, as `prepare`.
+    """
+    steps = Steps()
+    with _reported(scan, steps):
+        _align(scan, config, steps)
+    return steps
+
+
+@contextmanager
+def _reported(scan: Scan, steps: Steps) -> Iterator[None]:
+    """Turn whatever ends the work on a scan into the reason why it is skipped."""
     # Damaged coordinates may overflow before they are found to be damaged.
     with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
         try:
-            raw = load_raw(scan)
-            cleaned = clean(raw.surface)
-            sample = _sample(cleaned.surface)
-            template = load_template(config.template)
-            unit = raw.content.unit if config.unit == "auto" else config.unit
-            alignment = align_scan(sample, template, unit=unit or "auto", keep_scale=config.keep_scale)
-            if reason := misalignment(alignment.registration):
-                raise BadInput(reason)
-            other_head = shows_another_head(sample, alignment, template)
-            aligned = _without_collar(_transformed(cleaned.surface, alignment.similarity), template)
-            closed = reconstruct_surface(aligned, template.head_box)
-            largest = _extract_head(closed)
-            match = match_surfaces(aligned, largest, closed=closed, box=template.head_box)
-            if reason := _mismatch(match):
-                raise BadInput(reason)
-            head = largest
+            yield
         except BadInput as error:
             # A capture's reader knows its folder alone, not the path below the scans.
             reason = str(error).removeprefix(f"{scan.name}: ").removeprefix(f"{scan.path.name}: ")
-            skipped = f"{scan.name}: {reason}"
+            steps.skipped = f"{scan.name}: {reason}"
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_LENGTH]
-            skipped = f"{scan.name}: cannot be prepared ({reason}); repair or export it again"
-    report = _report(
-        scan, raw, cleaned=cleaned, alignment=alignment, other_head=other_head, match=match, skipped=skipped
-    )
-    return Preparation(report, None if raw is None else raw.surface, head)
+            steps.skipped = f"{scan.name}: cannot be prepared ({reason}); repair or export it again"
+
+
+def _align(scan: Scan, config: PreparationConfig, steps: Steps) -> Surface:
+    """Return what a scan shows of a head, in the canonical frame, and note the steps."""
+    steps.raw = load_raw(scan)
+    steps.cleaned = clean(steps.raw.surface)
+    sample = sample_seen(steps.cleaned.surface)
+    template = load_template(config.template)
+    unit = steps.raw.content.unit if config.unit == "auto" else config.unit
+    steps.alignment = align_scan(sample, template, unit=unit or "auto", keep_scale=config.keep_scale)
+    if reason := misalignment(steps.alignment.registration):
+        raise BadInput(reason)
+    steps.other_head = shows_another_head(sample, steps.alignment, template)
+    steps.aligned = _without_collar(_transformed(steps.cleaned.surface, steps.alignment.similarity), template)
+    return steps.aligned
 
 
 @cache
@@ -128,17 +168,9 @@ def load_template(path: Path | None) -> Template:
     return Template.standard() if path is None else Template(read_prepared(Scan(str(path), path)).mesh)
 
 
-def _report(
-    scan: Scan,
-    raw: RawScan | None,
-    *,
-    cleaned: CleanedSurface | None,
-    alignment: Alignment | None,
-    other_head: bool,
-    match: SurfaceMatch | None,
-    skipped: str,
-) -> PreparationReport:
+def _report(scan: Scan, steps: Steps) -> PreparationReport:
     """Return the report on a scan from the steps that it came through."""
+    raw, cleaned, alignment, match = steps.raw, steps.cleaned, steps.alignment, steps.match
     surface = None if raw is None else raw.surface
     statistics = None if cleaned is None else cleaned.statistics
     registration = None if alignment is None else alignment.registration
@@ -157,7 +189,7 @@ def _report(
         relief=None if registration is None else registration.relief,
         width_mm=None if registration is None else registration.width_mm,
         size="doubtful" if alignment is not None and alignment.size_is_doubtful else "",
-        other_head=other_head,
+        other_head=steps.other_head,
         scan_mm=None if match is None else match.scan_mm,
         scan_p95_mm=None if match is None else match.scan_p95_mm,
         head_mm=None if match is None else match.head_mm,
@@ -168,7 +200,7 @@ def _report(
                 *(() if match is None else _remarks(match)),
             )
         ),
-        skipped=skipped,
+        skipped=steps.skipped,
     )
 
 
@@ -184,13 +216,13 @@ def _count(surface: Surface) -> int:
     return len(surface.points) if isinstance(surface, PointCloud) else len(surface.faces)
 
 
-def _sample(surface: Surface) -> PointCloud:
+def sample_seen(surface: Surface, count: int = SAMPLE_POINTS) -> PointCloud:
     """Return random points of what is seen of a surface, with normals. Raises BadInput if they have no volume."""
     rng = np.random.default_rng(0)
     if isinstance(surface, PointCloud):
-        sample = surface[rng.permutation(len(surface.points))[:SAMPLE_POINTS]]
+        sample = surface[rng.permutation(len(surface.points))[:count]]
     else:
-        sample = PointCloud(*sample_surface(surface, SAMPLE_POINTS, rng=rng))
+        sample = PointCloud(*sample_surface(surface, count, rng=rng))
         # What cannot be seen, such as a mouth's inside, has no counterpart on the template.
         seen = seen_from_outside(surface, sample.points, sample.known_normals)
         sample = sample[seen] if seen.any() else sample

@@ -1,0 +1,256 @@
+"""Completion of a folder: raw partial scans and a model in; whole heads, masks, a table and pictures out.
+
+Each scan gives NAME.ply, the most likely head, NAME_draw_0.ply and so on, NAME.png and NAME.json, which is written
+last: with it the scan is done. Vertices have the property `seen`: 1 where the scan shows them, 0 where they are
+invented.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trimesh
+from jaxtyping import Bool
+
+from hyperdiffusion.completion.complete import (
+    FIT_POINTS,
+    MIN_SEEN_SHARE,
+    Completion,
+    CompletionConfig,
+    complete,
+)
+from hyperdiffusion.diffusion.checkpoint import Checkpoint
+from hyperdiffusion.rendering.completion_sheet import draw_completion, vertex_colours, write_completion_sheet
+from overfit import BadInput, DecodeConfig, Machine, PreparationConfig, Scan, Skipped
+from overfit.geometry.point_cloud import thin
+from overfit.geometry.signed_distance import nearest_points
+from overfit.geometry.similarity import Similarity
+from overfit.runtime.atomic_io import atomic_write, write_json
+from overfit.runtime.workers import run_tasks
+from overfit.scans.formats import find_raw_scans, output_names, read_digest
+from overfit.scans.prepare import Steps, align_only, load_template, sample_seen
+
+# Points of a scan whose distance to its head is measured.
+MEASURED_POINTS = 2000
+TABLE, PICTURE = "completed.csv", "completed.png"
+NOTICE = "Where `seen` is 0, the surface is not measured but invented: drawn from a model of other heads."
+
+
+@dataclass(frozen=True)
+class CompletionReport:
+    """What completing a scan gave; a row of completed.csv."""
+
+    name: str
+    """The scan's name."""
+    file: str = ""
+    """The most likely head, relative to the output folder; empty if there is none."""
+    draws: int = 0
+    """Random heads beside it, in files of the same name with `_draw_0` and so on."""
+    seen_share: float | None = None
+    """Share of the most likely head's area that the scan shows; the rest is invented."""
+    seen_mm: float | None = None
+    """Mean distance of the scan's points to the most likely head."""
+    remarks: str = ""
+    """What is doubtful, in words."""
+    skipped: str = ""
+    """Why there is no head; empty if there is one."""
+
+
+@dataclass(frozen=True)
+class CompletionResult:
+    """What completing a folder gave."""
+
+    reports: list[CompletionReport]
+    """One for each scan, by name."""
+    kept: int
+    """Scans that an earlier run had completed."""
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """Scans without a head, and why."""
+        return [Skipped(report.name, report.skipped) for report in self.reports if report.skipped]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A scan and where its heads go."""
+
+    scan: Scan
+    """The raw scan."""
+    out: Path
+    """Path of its files without a suffix."""
+    key: dict[str, Any]
+    """What its heads depend on: they are kept as long as it is the same."""
+
+
+def complete_folder(
+    scans: Path,
+    out: Path,
+    checkpoint: Checkpoint,
+    *,
+    config: CompletionConfig = CompletionConfig(),
+    preparation: PreparationConfig = PreparationConfig(),
+    decoding: DecodeConfig = DecodeConfig(),
+    machine: Machine = Machine(),
+) -> CompletionResult:
+    """Complete every scan below a folder that `out` does not hold yet.
+
+    Args:
+        scans: Folder of raw scans.
+        out: Folder for heads, masks, the table and pictures.
+        checkpoint: The model that unseen parts are drawn from.
+        config: How scans are completed.
+        preparation: How scans are brought to the canonical frame.
+        decoding: How networks become meshes.
+        machine: Compute resources.
+
+    Raises BadInput if there are no scans, none could be completed, or the model is of another kind.
+    """
+    if out.resolve() == scans.resolve() or scans.resolve() in out.resolve().parents:
+        raise BadInput(f"{out}: lies among the scans; give a folder outside {scans}")
+    load_template(preparation.template)
+    context = machine.start()
+    settings = {"completion": config, "preparation": preparation, "decoding": decoding, "model": _digest(checkpoint)}
+    tasks = _plan(scans, out, {name: str(value) for name, value in settings.items()})
+    reports = {task.out: report for task in tasks if (report := _earlier_report(task))}
+    kept = len(reports)
+    new = [task for task in tasks if task.out not in reports]
+    arguments = [(task, checkpoint, config, preparation, decoding) for task in new]
+    with context.progress(len(new), "completing", "scan") as bar:
+        for index, report in run_tasks(_complete_one, arguments, context):
+            reports[new[index].out] = report
+            bar.update()
+    ordered = [reports[task.out] for task in tasks]
+    _write_table(ordered, out / TABLE)
+    done = [_with(task.out, ".png") for task in tasks if not reports[task.out].skipped]
+    if not done:
+        raise BadInput(f"{scans}: no scan could be completed; the first: {ordered[0].skipped}")
+    write_completion_sheet(done, out / PICTURE)
+    return CompletionResult(ordered, kept)
+
+
+def _digest(checkpoint: Checkpoint) -> str:
+    """What tells models apart: their latent space and their training."""
+    parts = (checkpoint.coordinates.mean.cpu().numpy().tobytes(), repr(checkpoint.training).encode())
+    return sha256(b"".join(parts)).hexdigest()
+
+
+def _plan(scans: Path, out: Path, settings: dict[str, str]) -> list[_Task]:
+    found = find_raw_scans(scans)
+    names = output_names([scan.name for scan in found])
+    return [
+        _Task(scan, (out / name).absolute(), {**settings, "digest": _scan_digest(scan)})
+        for scan, name in zip(found, names)
+    ]
+
+
+def _scan_digest(scan: Scan) -> str:
+    try:
+        return read_digest(scan)
+    except OSError:
+        return ""
+
+
+def _earlier_report(task: _Task) -> CompletionReport | None:
+    """The report of an earlier run on the same scan with the same settings, if its head is still there."""
+    try:
+        content = json.loads(_with(task.out, ".json").read_text(encoding="utf-8"))
+        report = CompletionReport(**content["report"])
+        same = content["key"] == task.key
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return report if same and (report.skipped or _with(task.out, ".ply").exists()) else None
+
+
+def _with(path: Path, suffix: str) -> Path:
+    """A path with a suffix added: a name may contain dots."""
+    return path.with_name(path.name + suffix)
+
+
+def _complete_one(
+    task: _Task,
+    checkpoint: Checkpoint,
+    config: CompletionConfig,
+    preparation: PreparationConfig,
+    decoding: DecodeConfig,
+) -> CompletionReport:
+    """Complete a scan and write its heads, picture and report."""
+    steps = align_only(task.scan, preparation)
+    transform: Similarity | None = None
+    if steps.skipped:
+        report = CompletionReport(task.scan.name, skipped=steps.skipped)
+    else:
+        try:
+            report, transform = _complete_aligned(task, steps, checkpoint, config, decoding)
+        except BadInput as error:
+            report = CompletionReport(task.scan.name, skipped=f"{task.scan.name}: {error}")
+    if report.skipped:
+        _with(task.out, ".ply").unlink(missing_ok=True)
+    content: dict[str, Any] = {"key": task.key, "report": asdict(report), "notice": NOTICE}
+    if transform is not None:
+        content["from_scan"] = _matrix(transform)
+    write_json(_with(task.out, ".json"), content)
+    return report
+
+
+def _complete_aligned(
+    task: _Task, steps: Steps, checkpoint: Checkpoint, config: CompletionConfig, decoding: DecodeConfig
+) -> tuple[CompletionReport, Similarity]:
+    """The report on a scan whose heads were written, and how the scan comes to their frame."""
+    assert steps.aligned is not None and steps.alignment is not None
+    if steps.other_head:
+        raise BadInput("shows two heads; give each head a file of its own")
+    found = complete(checkpoint, sample_seen(steps.aligned, FIT_POINTS), config=config)
+    meshes = found.decode(decoding)
+    share = found.seen_share(meshes[0])
+    if share < MIN_SEEN_SHARE:
+        raise BadInput(f"shows {share:.1%} of a head, which tells nothing of the rest; scan more of it")
+    masks = [found.is_seen(mesh) for mesh in meshes]
+    names = ["", *(f"_draw_{index}" for index in range(config.draws))]
+    for name, mesh, seen in zip(names, meshes, masks):
+        _write_mesh(mesh, seen, _with(task.out, f"{name}.ply"))
+    with atomic_write(_with(task.out, ".png")) as path:
+        draw_completion(task.scan.name, found.seen, meshes, masks, path)
+    report = CompletionReport(
+        task.scan.name,
+        file=f"{task.out.name}.ply",
+        draws=config.draws,
+        seen_share=round(share, 3),
+        seen_mm=round(_distance_mm(found, meshes[0]), 3),
+        remarks="its size is doubtful" if steps.alignment.size_is_doubtful else "",
+    )
+    return report, steps.alignment.similarity.then(found.pose)
+
+
+def _distance_mm(found: Completion, mesh: trimesh.Trimesh) -> float:
+    """Mean distance to a head of some of the scan's points, without those below its neck."""
+    points = thin(found.seen, MEASURED_POINTS).points
+    points = points[points[:, 1] > mesh.bounds[0, 1]]
+    return float(np.linalg.norm(points - nearest_points(mesh, points), axis=1).mean())
+
+
+def _write_mesh(mesh: trimesh.Trimesh, seen: Bool[np.ndarray, " vertices"], path: Path) -> None:
+    """Write a mesh with the vertices' property `seen` and colours that show it."""
+    marked = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False, vertex_colors=vertex_colours(seen))
+    marked.vertex_attributes["seen"] = seen.astype(np.uint8)
+    with atomic_write(path) as unfinished:
+        marked.export(unfinished, file_type="ply")
+
+
+def _matrix(transform: Similarity) -> list[list[float]]:
+    """A transform as the rows of a 4 x 4 matrix."""
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = transform.scale * transform.rotation, transform.translation
+    return matrix.tolist()
+
+
+def _write_table(reports: Sequence[CompletionReport], path: Path) -> None:
+    with atomic_write(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, [field.name for field in fields(CompletionReport)])
+        table.writeheader()
+        table.writerows(asdict(report) for report in reports)

@@ -130,9 +130,10 @@ class VertexGaussian:
     @classmethod
     def of(cls, store: Path) -> "VertexGaussian":
         """Return the Gaussian of the heads of a store, which its warps carry the template to."""
-        rows = Store(store).read()
-        template = ShapeModel.standard().mesh.vertices
-        vertices = np.stack([warp(template) for head in range(len(rows.records)) if (warp := rows.head(head).warp)])
+        fits = Store(store).read()
+        template, warps = ShapeModel.standard().mesh.vertices, fits.space.warps
+        found = (warps.warp(row) for row in fits.space.warp_parameters(fits.parameters))
+        vertices = np.stack([warp(template) for warp in found if warp is not None])
         mean = vertices.mean(0)
         _, singular, axes = np.linalg.svd((vertices - mean).reshape(len(vertices), -1), full_matrices=False)
         modes = singular[:COMPONENTS, None] / len(vertices) ** 0.5 * axes[:COMPONENTS]
@@ -154,6 +155,8 @@ def main(config: BenchmarkConfig) -> None:
     """Complete parts of test heads, and compare."""
     config.out.mkdir(parents=True, exist_ok=True)
     context = config.machine.start()
+    # Workers may run on the other cores already.
+    torch.set_num_threads(1)
     model, gaussian = Checkpoint.load(config.checkpoint), VertexGaussian.of(config.store)
     scans = find_scans(config.test)[: config.count]
     tasks = [

@@ -30,12 +30,13 @@ DRAW_SPREAD = 1.4
 # The samples that draws start from.
 DRAW_SAMPLING = SamplingConfig("dpm", 30)
 # A vertex is seen if the scan has a point this close, in mm, or at this many times the distance between its points.
-SEEN_MM = 2.0
+SEEN_MM = 3.0
 SEEN_SPACINGS = 2.0
 # A smaller share of the head than this tells nothing of the rest.
 MIN_SEEN_SHARE = 0.05
-# Smaller components of a head's surface, as a share of its area, are noise; the rims of glasses are larger.
-MIN_COMPONENT_SHARE = 0.005
+# Components of a head's surface beside the largest are kept if the scan shows this share of their vertices: glasses may
+# not touch the head.
+MIN_COMPONENT_SEEN = 0.3
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,12 @@ class Completion:
     """The scan's points in the heads' frame."""
 
     def decode(self, config: DecodeConfig = DecodeConfig()) -> list[trimesh.Trimesh]:
-        """Return the heads' meshes, without the small components that are noise.
+        """Return the heads' meshes, without separate components that the scan does not show.
 
         Raises BadInput if a head has no surface.
         """
         meshes = [decode(head, replace(config, keep_all_components=True)) for head in self.heads]
-        return meshes if config.keep_all_components else [_without_noise(mesh) for mesh in meshes]
+        return meshes if config.keep_all_components else [self._without_strays(mesh) for mesh in meshes]
 
     def is_seen(self, mesh: trimesh.Trimesh) -> Bool[np.ndarray, " vertices"]:
         """Return which vertices of a decoded head the scan shows; the others are inventions."""
@@ -84,6 +85,14 @@ class Completion:
         some = self.seen.points[:: max(1, len(self.seen.points) // CODE_POINTS)]
         spacing = float(np.median(tree.query(some, 2)[0][:, 1]))
         return tree.query(mesh.vertices)[0] < max(SEEN_MM, SEEN_SPACINGS * spacing)
+
+    def _without_strays(self, mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+        largest, *others = sorted(connected_components(mesh), key=lambda part: -len(part.faces))
+        whole = trimesh.util.concatenate(
+            [largest, *(part for part in others if self.is_seen(part).mean() > MIN_COMPONENT_SEEN)]
+        )
+        assert isinstance(whole, trimesh.Trimesh)
+        return whole
 
     def seen_share(self, mesh: trimesh.Trimesh) -> float:
         """Return the share of a decoded head's area that the scan shows."""
@@ -115,11 +124,3 @@ def complete(checkpoint: Checkpoint, seen: PointCloud, *, config: CompletionConf
         heads.space, heads.parameters(codes), thin(moved, FIT_POINTS), steps=config.completion_steps, seed=config.seed
     )
     return Completion(posterior.pose, [heads.space.head(row) for row in parameters], moved)
-
-
-def _without_noise(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """The large components of a mesh."""
-    kept = [part for part in connected_components(mesh) if part.area > MIN_COMPONENT_SHARE * mesh.area]
-    whole = trimesh.util.concatenate(kept)
-    assert isinstance(whole, trimesh.Trimesh)
-    return whole

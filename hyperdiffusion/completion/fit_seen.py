@@ -1,7 +1,7 @@
-"""Fits networks on to what a scan shows: heads that nearly agree with it in; heads that do, and are else the same, out.
+"""Fits networks on to what a scan shows: heads near to it in; heads that agree with it, and are else the same, out.
 
-Codes express a head to a millimetre; the scan is more exact. Labels about the scan's surface come from the scan, all
-others from the networks themselves, so that what is not seen is held.
+Codes express a head to a millimetre; the scan is more exact. Labels about the scan's surface and in the free space before
+it come from the scan, all others from the networks themselves, so that what is not seen is held.
 """
 
 import numpy as np
@@ -18,6 +18,12 @@ SEEN_LABELS = 12_000
 SEEN_SIGMA_MM = 1.5
 # A label whose nearest point of the scan is closer than this share of its distance lies near another part of it.
 MIN_DISTANCE_SHARE = 0.7
+# Labels in the free space before the scan's surface, up to this distance in mm: nothing may float before what is seen.
+FREE_LABELS = 6_000
+FREE_MM = 30.0
+# Cosine between a normal and the direction of a point from the scan's nearest one, from which it lies before the scan:
+# at the border of a scan, what lies aside may be an ear.
+MIN_FREE_COSINE = 0.9
 # Labels that hold the rest, which is farther than this from the scan, in mm: between both, the surface may bend.
 HELD_LABELS = 8_000
 HELD_BEYOND_MM = 8.0
@@ -51,9 +57,11 @@ def fit_seen(
         warp = space.head(row).warp
         assert warp is not None
         shown = _seen_labels(space, warp, seen, tree, rng)
-        held = _held_labels(space, warp, Labels(points, distance), tree, rng)
-        both = Labels(np.concatenate([shown.points, held.points]), np.concatenate([shown.distance, held.distance]))
-        labels.append(both[rng.permutation(len(both))])
+        free = _free_labels(space, warp, seen, tree, rng)
+        held = _held_labels(space, warp, Labels(points, distance), seen, tree, rng)
+        kinds = (shown, free, held)
+        together = Labels(*(np.concatenate([getattr(one, name) for one in kinds]) for name in ("points", "distance")))
+        labels.append(together[rng.permutation(len(together))])
     config = FitConfig(steps=steps, lr=PEAK_LR, mixture_weight=0.0, softness_mm=FIELD_LOSS.softness_mm)
     fitted = fit(space.field, weights, LabelBatch.stack(labels, weights.device), config=config)
     return torch.cat([space.warp_parameters(parameters), fitted], dim=1)
@@ -73,7 +81,27 @@ def _seen_labels(space: HeadSpace, warp: Warp, seen: PointCloud, tree: cKDTree, 
     return Labels(space.cube.to_field(canonical).astype(np.float32), distance.astype(np.float32))
 
 
-def _held_labels(space: HeadSpace, warp: Warp, own: Labels, tree: cKDTree, rng: np.random.Generator) -> Labels:
-    """A network's own labels away from the scan; some of them several times."""
-    away = np.nonzero(tree.query(warp(space.cube.to_millimetres(own.points)))[0] > HELD_BEYOND_MM)[0]
-    return own[rng.choice(away, HELD_LABELS)]
+def _free_labels(space: HeadSpace, warp: Warp, seen: PointCloud, tree: cKDTree, rng: np.random.Generator) -> Labels:
+    """Points in the free space before the scan, and their distances to it."""
+    chosen = seen[rng.integers(len(seen.points), size=2 * FREE_LABELS)]
+    height = rng.uniform(0, FREE_MM, len(chosen.points))
+    canonical = warp.inverse_in(space.cube, chosen.points + height[:, None] * chosen.known_normals)
+    distance, before = _before_scan(warp(canonical), seen, tree)
+    kept = rng.choice(np.nonzero(before)[0], FREE_LABELS)
+    return Labels(space.cube.to_field(canonical[kept]).astype(np.float32), distance[kept].astype(np.float32))
+
+
+def _held_labels(
+    space: HeadSpace, warp: Warp, own: Labels, seen: PointCloud, tree: cKDTree, rng: np.random.Generator
+) -> Labels:
+    """A network's own labels away from the scan and not before it; some of them several times."""
+    distance, before = _before_scan(warp(space.cube.to_millimetres(own.points)), seen, tree)
+    away = (distance > HELD_BEYOND_MM) & ~(before & (distance < FREE_MM))
+    return own[rng.choice(np.nonzero(away)[0], HELD_LABELS)]
+
+
+def _before_scan(points: np.ndarray, seen: PointCloud, tree: cKDTree) -> tuple[np.ndarray, np.ndarray]:
+    """Distances (n,) of points to the scan, and whether they lie before its surface."""
+    distance, nearest = tree.query(points)
+    height = ((points - seen.points[nearest]) * seen.known_normals[nearest]).sum(1)
+    return distance, height > MIN_FREE_COSINE * distance

@@ -1,8 +1,11 @@
 """Every benchmark runs on tiny data by its own command line, and writes its rows as JSON."""
 
 import csv
+from dataclasses import replace
+from pathlib import Path
 
 import compare_generators
+import completion
 import fit_quality
 import fit_scale
 import fit_settings
@@ -18,10 +21,10 @@ import sample_speed
 import train_scale
 from baselines import velocity_diffusion
 from benchmark_runs import run, short_fits
-from support import ONE_THREAD, TINY, ellipsoid
+from support import ONE_THREAD, SMALL, TINY, ellipsoid, random_head
 
 from hyperdiffusion import TransformerConfig, train
-from overfit import BadInput
+from overfit import AlignmentConfig, BadInput, overfit
 
 # Methods that need no minutes and no GPU; the omitted ones differ from these by a number.
 METHODS = [
@@ -91,6 +94,22 @@ def test_metrics_speed(tmp_path):
     arguments = ("--heads", 4, "--pairs", 2, "--points", 64)
     rows = run(metrics_speed, tmp_path / "result.json", *arguments)["rows"]
     assert len(rows) == 3 and rows[1]["max_difference_mm"] < 1e-3
+
+
+def test_completion(tmp_path):
+    (tmp_path / "heads").mkdir()
+    for seed in range(2):
+        random_head(seed).export(tmp_path / "heads" / f"{seed}.ply")
+    warped = replace(SMALL, alignment=AlignmentConfig(control_points=60), max_error_mm=1000)
+    overfit(tmp_path / "heads", tmp_path / "store", config=warped, machine=ONE_THREAD)
+    model = Path(__file__).parents[2] / "checkpoints" / "heads.safetensors"
+    quick = ["--completion.draws", 2, "--completion.completion-steps", 5, "--count", 1, "--resolution", 48]
+    folders = (model, tmp_path / "store", tmp_path / "heads", tmp_path / "out")
+    row = run(completion, tmp_path / "result.json", *folders, *quick, "--parts", "face")["rows"][0]
+    assert row["part"] == "face" and 0.05 < row["seen"] < 0.4 and 0 <= row["coverage"] <= 1
+    # The whole head is the truth.
+    assert row["seen_mm"] < row["unseen_mm"] < row["mean_head_mm"]
+    assert row["spread_seen_mm"] < row["spread_unseen_mm"]
 
 
 def test_prepare_quality(tmp_path):

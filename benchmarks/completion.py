@@ -13,7 +13,6 @@ to the largest a 90 % interval of nominal coverage, which should contain 0.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +91,15 @@ class Head:
     mesh: trimesh.Trimesh
     """Its surface."""
 
-    @cached_property
-    def surface(self) -> PointCloud:
-        """Points all over it but on the neck's cut."""
-        points, triangles = trimesh.sample.sample_surface(self.mesh, POINTS, seed=0)
-        kept = points[:, 1] > self.mesh.bounds[0, 1] + NECK_MM
-        return PointCloud(np.asarray(points)[kept], self.mesh.face_normals[triangles][kept])
+    surface: PointCloud
+    """Points all over it but on the neck's cut."""
+
+    @classmethod
+    def of(cls, mesh: trimesh.Trimesh) -> "Head":
+        """Return the head of a mesh."""
+        points, triangles = trimesh.sample.sample_surface(mesh, POINTS, seed=0)
+        kept = points[:, 1] > mesh.bounds[0, 1] + NECK_MM
+        return cls(mesh, PointCloud(np.asarray(points)[kept], mesh.face_normals[triangles][kept]))
 
     def seen(self, part: str) -> Bool[np.ndarray, " n"]:
         """Return which points a partial scan shows."""
@@ -181,7 +183,7 @@ def _measure_kept(
     mesh: trimesh.Trimesh, name: str, part: str, model: Checkpoint, gaussian: VertexGaussian, config: BenchmarkConfig
 ) -> dict[str, Any]:
     path = config.out / f"{name}_{part.replace(' ', '_')}.json"
-    return kept_row(path, lambda: _measure(Head(mesh), part, model, gaussian, config))
+    return kept_row(path, lambda: _measure(Head.of(mesh), part, model, gaussian, config))
 
 
 def _measure(

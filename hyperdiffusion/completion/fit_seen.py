@@ -1,7 +1,7 @@
 """Fits networks on to what a scan shows: heads near to it in; heads that agree with it, and are else the same, out.
 
-Codes express a head to a millimetre; the scan is more exact. Labels about the scan's surface and in the free space before
-it come from the scan, all others from the networks themselves, so that what is not seen is held.
+Codes express a head to a millimetre; the scan is more exact. Labels about the scan's surface and in the free space
+before it come from the scan, all others from the networks themselves, so that what is not seen is held.
 """
 
 import numpy as np

@@ -159,6 +159,7 @@ CONTENTS: dict[str, Table | StepTimes | Value] = {
     "training-set-size": Table(columns.TRAINING_SET_SIZE, ("training_set_size",)),
     "population": Table(columns.POPULATION, ("population",)),
     "control": Table(columns.CONTROL, ("control",)),
+    "completion": Table(columns.COMPLETION, ("completion",)),
     "alignment-ict-96": Table(columns.ALIGNMENT, ("alignment_ict_96",)),
     "denoiser": Table(columns.DENOISER, ("denoiser",)),
     "alignment-default-96": Table(columns.ALIGNMENT, ("alignment_default_96",)),

@@ -118,7 +118,7 @@ def complete_folder(
     settings = {"completion": config, "preparation": preparation, "decoding": decoding, "model": _digest(checkpoint)}
     tasks = _plan(scans, out, {name: str(value) for name, value in settings.items()})
     reports = {task.out: report for task in tasks if (report := _earlier_report(task))}
-    kept = len(reports)
+    kept = sum(not report.skipped for report in reports.values())
     new = [task for task in tasks if task.out not in reports]
     arguments = [(task, checkpoint, config, preparation, decoding) for task in new]
     with context.progress(len(new), "completing", "scan") as bar:

@@ -438,6 +438,8 @@ def complete(
     completed = len(result.reports) - len(result.skipped) - result.kept
     counts = f"{completed} completed, {result.kept} kept from before, {len(result.skipped)} skipped"
     print(f"{counts}; look at {out / 'completed.png'}")
+    for name in result.removed:
+        print(f"removed {name}: it is no longer in {scans}")
     _print_skipped(result.skipped)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -59,6 +60,19 @@ def test_the_same_command_resumes(work):
     done = run_cli("complete", work / "scans", work / "out", *QUICK)
     assert done.returncode == 0 and "0 completed, 1 kept from before, 1 skipped" in done.stdout
     assert (work / "out" / "front.v2.ply").stat().st_mtime_ns == before
+
+
+def test_what_was_made_of_a_withdrawn_scan_is_removed(work, tmp_path):
+    shutil.copytree(work, tmp_path / "work")
+    scans, out = work / "scans", tmp_path / "work" / "out"
+    (out / "front.v2.ply.txt").write_text("another program's")
+    (scans / "front.v2.ply").rename(tmp_path / "front.v2.ply")
+    try:
+        done = run_cli("complete", scans, out, *QUICK)
+    finally:
+        (tmp_path / "front.v2.ply").rename(scans / "front.v2.ply")
+    assert "no scan could be completed" in done.error
+    assert not [path.name for path in out.iterdir() if path.name.startswith("front") and path.suffix != ".txt"]
 
 
 def test_bad_input_ends_in_one_line(work, tmp_path):

@@ -9,6 +9,7 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from glob import escape
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,8 @@ class CompletionResult:
     """One for each scan, by name."""
     kept: int
     """Scans that an earlier run had completed."""
+    removed: list[str]
+    """Scans that are gone from the folder; what an earlier run made of them is removed."""
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -115,8 +118,15 @@ def complete_folder(
         raise BadInput(f"{out}: lies among the scans; give a folder outside {scans}")
     load_template(preparation.template)
     context = machine.start()
-    settings = {"completion": config, "preparation": preparation, "decoding": decoding, "model": _digest(checkpoint)}
+    settings = {
+        "scans": scans.resolve(),
+        "completion": config,
+        "preparation": preparation,
+        "decoding": decoding,
+        "model": _digest(checkpoint),
+    }
     tasks = _plan(scans, out, {name: str(value) for name, value in settings.items()})
+    removed = _remove_withdrawn(scans, out, tasks)
     reports = {task.out: report for task in tasks if (report := _earlier_report(task))}
     kept = sum(not report.skipped for report in reports.values())
     new = [task for task in tasks if task.out not in reports]
@@ -131,7 +141,7 @@ def complete_folder(
     if not done:
         raise BadInput(f"{scans}: no scan could be completed; the first: {ordered[0].skipped}")
     write_completion_sheet(done, out / PICTURE)
-    return CompletionResult(ordered, kept)
+    return CompletionResult(ordered, kept, removed)
 
 
 def _digest(checkpoint: Checkpoint) -> str:
@@ -156,15 +166,44 @@ def _scan_digest(scan: Scan) -> str:
         return ""
 
 
+def _remove_withdrawn(scans: Path, out: Path, tasks: Sequence[_Task]) -> list[str]:
+    """Remove what earlier runs made of scans that this folder no longer holds: people withdraw their consent."""
+    planned = {task.out for task in tasks}
+    removed = []
+    for path in sorted(out.absolute().rglob("*.json")):
+        content, base = _read(path), path.with_name(path.name.removesuffix(".json"))
+        if base not in planned and content.get("key", {}).get("scans") == str(scans.resolve()):
+            _remove_heads(base)
+            path.unlink()
+            removed.append(content["report"]["name"])
+    return removed
+
+
+def _remove_heads(base: Path) -> None:
+    """Remove the heads and the picture of a scan."""
+    for path in (_with(base, ".ply"), _with(base, ".png"), *base.parent.glob(f"{escape(base.name)}_draw_*.ply")):
+        path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a scan's JSON file holds; nothing if it is another program's."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and {"key", "report"} <= content.keys() else {}
+
+
 def _earlier_report(task: _Task) -> CompletionReport | None:
     """The report of an earlier run on the same scan with the same settings, if its head is still there."""
-    try:
-        content = json.loads(_with(task.out, ".json").read_text(encoding="utf-8"))
-        report = CompletionReport(**content["report"])
-        same = content["key"] == task.key
-    except (OSError, ValueError, TypeError, KeyError):
+    content = _read(_with(task.out, ".json"))
+    if content.get("key") != task.key:
         return None
-    return report if same and (report.skipped or _with(task.out, ".ply").exists()) else None
+    try:
+        report = CompletionReport(**content["report"])
+    except TypeError:
+        return None
+    return report if report.skipped or _with(task.out, ".ply").exists() else None
 
 
 def _with(path: Path, suffix: str) -> Path:
@@ -180,6 +219,8 @@ def _complete_one(
     decoding: DecodeConfig,
 ) -> CompletionReport:
     """Complete a scan and write its heads, picture and report."""
+    # Those of other settings or of another scan of this name.
+    _remove_heads(task.out)
     steps = align_only(task.scan, preparation)
     transform: Similarity | None = None
     if steps.skipped:
@@ -189,8 +230,6 @@ def _complete_one(
             report, transform = _complete_aligned(task, steps, checkpoint, config, decoding)
         except BadInput as error:
             report = CompletionReport(task.scan.name, skipped=f"{task.scan.name}: {error}")
-    if report.skipped:
-        _with(task.out, ".ply").unlink(missing_ok=True)
     content: dict[str, Any] = {"key": task.key, "report": asdict(report), "notice": NOTICE}
     if transform is not None:
         content["from_scan"] = _matrix(transform)

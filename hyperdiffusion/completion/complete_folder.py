@@ -33,8 +33,8 @@ from overfit.geometry.signed_distance import nearest_points
 from overfit.geometry.similarity import Similarity
 from overfit.runtime.atomic_io import atomic_write, write_json
 from overfit.runtime.workers import run_tasks
-from overfit.scans.formats import find_raw_scans, output_names, read_digest
-from overfit.scans.prepare import Steps, align_only, load_template, sample_seen
+from overfit.scans.formats import digest_if_readable, find_raw_scans, output_names
+from overfit.scans.prepare import Steps, align_raw, load_template, reported, sample_seen
 
 # Points of a scan whose distance to its head is measured.
 MEASURED_POINTS = 2000
@@ -154,16 +154,9 @@ def _plan(scans: Path, out: Path, settings: dict[str, str]) -> list[_Task]:
     found = find_raw_scans(scans)
     names = output_names([scan.name for scan in found])
     return [
-        _Task(scan, (out / name).absolute(), {**settings, "digest": _scan_digest(scan)})
+        _Task(scan, (out / name).absolute(), {**settings, "digest": digest_if_readable(scan)})
         for scan, name in zip(found, names)
     ]
-
-
-def _scan_digest(scan: Scan) -> str:
-    try:
-        return read_digest(scan)
-    except OSError:
-        return ""
 
 
 def _remove_withdrawn(scans: Path, out: Path, tasks: Sequence[_Task]) -> list[str]:
@@ -221,15 +214,13 @@ def _complete_one(
     """Complete a scan and write its heads, picture and report."""
     # Those of other settings or of another scan of this name.
     _remove_heads(task.out)
-    steps = align_only(task.scan, preparation)
+    steps = Steps()
     transform: Similarity | None = None
+    with reported(task.scan, steps):
+        align_raw(task.scan, preparation, steps)
+        report, transform = _complete_aligned(task, steps, checkpoint, config, decoding)
     if steps.skipped:
         report = CompletionReport(task.scan.name, skipped=steps.skipped)
-    else:
-        try:
-            report, transform = _complete_aligned(task, steps, checkpoint, config, decoding)
-        except BadInput as error:
-            report = CompletionReport(task.scan.name, skipped=f"{task.scan.name}: {error}")
     content: dict[str, Any] = {"key": task.key, "report": asdict(report), "notice": NOTICE}
     if transform is not None:
         content["from_scan"] = _matrix(transform)

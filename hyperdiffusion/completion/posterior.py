@@ -94,8 +94,8 @@ def find_codes(heads: LinearHeads, seen: PointCloud, *, model_error_mm: float, c
         code = code + step[: heads.size]
         turn, shift = step[heads.size :][:3], step[heads.size :][3:]
         pose = pose.then(Similarity(rotation=Rotation.from_rotvec(turn).as_matrix(), translation=shift))
-    told = information[: heads.size, : heads.size]
-    return CodePosterior(pose, code, told + np.diag(prior[: heads.size]), told)
+    about_code = information[: heads.size, : heads.size]
+    return CodePosterior(pose, code, about_code + np.diag(prior[: heads.size]), about_code)
 
 
 def _robust_weight(slopes: SurfaceSlopes, seen: PointCloud, width: float) -> np.ndarray:

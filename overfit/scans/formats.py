@@ -191,6 +191,14 @@ def read_digest(scan: Scan) -> str:
     return digest.hexdigest()
 
 
+def digest_if_readable(scan: Scan) -> str:
+    """Return a scan's digest, or an empty string if it cannot be read; one that changes later is then tried again."""
+    try:
+        return read_digest(scan)
+    except OSError:
+        return ""
+
+
 def output_names(names: list[str]) -> list[str]:
     """Return a name for what is made of each scan, which does not depend on the scans beside it.
 

@@ -20,7 +20,7 @@ from overfit.geometry.rays import seen_from_outside
 from overfit.geometry.similarity import Similarity
 from overfit.runtime.errors import BadInput
 from overfit.scans.clean import CleanedSurface, clean
-from overfit.scans.formats import RawScan, Scan, load_raw, read_digest, read_prepared
+from overfit.scans.formats import RawScan, Scan, digest_if_readable, load_raw, read_prepared
 from overfit.scans.preparation_report import PreparationReport
 from overfit.scans.raw_surface import Surface
 from overfit.scans.scan_alignment import Alignment, align_scan, misalignment, shows_another_head
@@ -108,8 +108,8 @@ def prepare(scan: Scan, config: PreparationConfig = PreparationConfig()) -> Prep
     """
     steps = Steps()
     head: trimesh.Trimesh | None = None
-    with _reported(scan, steps):
-        aligned = _align(scan, config, steps)
+    with reported(scan, steps):
+        aligned = align_raw(scan, config, steps)
         box = load_template(config.template).head_box
         closed = reconstruct_surface(aligned, box)
         largest = _extract_head(closed)
@@ -120,19 +120,8 @@ def prepare(scan: Scan, config: PreparationConfig = PreparationConfig()) -> Prep
     return Preparation(_report(scan, steps), None if steps.raw is None else steps.raw.surface, head)
 
 
-def align_only(scan: Scan, config: PreparationConfig = PreparationConfig()) -> Steps:
-    """Return a scan in the canonical frame, with all its holes; `aligned` is None if it cannot be aligned.
-
-    Raises nothing, as `prepare`.
-    """
-    steps = Steps()
-    with _reported(scan, steps):
-        _align(scan, config, steps)
-    return steps
-
-
 @contextmanager
-def _reported(scan: Scan, steps: Steps) -> Iterator[None]:
+def reported(scan: Scan, steps: Steps) -> Iterator[None]:
     """Turn whatever ends the work on a scan into the reason why it is skipped."""
     # Damaged coordinates may overflow before they are found to be damaged.
     with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
@@ -147,8 +136,11 @@ def _reported(scan: Scan, steps: Steps) -> Iterator[None]:
             steps.skipped = f"{scan.name}: cannot be prepared ({reason}); repair or export it again"
 
 
-def _align(scan: Scan, config: PreparationConfig, steps: Steps) -> Surface:
-    """Return what a scan shows of a head, in the canonical frame, and note the steps."""
+def align_raw(scan: Scan, config: PreparationConfig, steps: Steps) -> Surface:
+    """Return what a scan shows of a head, in the canonical frame with all its holes, and note the steps.
+
+    Raises BadInput if it shows no head, or cannot be aligned.
+    """
     steps.raw = load_raw(scan)
     steps.cleaned = clean(steps.raw.surface)
     sample = sample_seen(steps.cleaned.surface)
@@ -176,7 +168,7 @@ def _report(scan: Scan, steps: Steps) -> PreparationReport:
     registration = None if alignment is None else alignment.registration
     return PreparationReport(
         name=scan.name,
-        digest=_digest_if_readable(scan) if raw is None else raw.digest,
+        digest=digest_if_readable(scan) if raw is None else raw.digest,
         kind=None if surface is None else "points" if isinstance(surface, PointCloud) else "mesh",
         count=None if surface is None else _count(surface),
         components=None if statistics is None else statistics.components,
@@ -202,14 +194,6 @@ def _report(scan: Scan, steps: Steps) -> PreparationReport:
         ),
         skipped=steps.skipped,
     )
-
-
-def _digest_if_readable(scan: Scan) -> str:
-    """Return the digest of a scan that could not be parsed; a scan that changes later is then tried again."""
-    try:
-        return read_digest(scan)
-    except OSError:
-        return ""
 
 
 def _count(surface: Surface) -> int:

@@ -21,7 +21,7 @@ from overfit.runtime.atomic_io import atomic_write, write_json
 from overfit.runtime.errors import BadInput, Skipped
 from overfit.runtime.machine import Machine, RunContext
 from overfit.runtime.workers import run_tasks
-from overfit.scans.formats import Scan, find_raw_scans, output_names, parse_prepared, read_digest
+from overfit.scans.formats import Scan, digest_if_readable, find_raw_scans, output_names, parse_prepared
 from overfit.scans.preparation_report import PreparationReport
 from overfit.scans.prepare import Preparation, PreparationConfig, load_template, prepare
 
@@ -144,18 +144,11 @@ def _plan(scans: Path, out: Path) -> list[_Task]:
     first: dict[str, str] = {}
     tasks = []
     for scan, name in zip(found, names):
-        digest = _digest(scan)
+        digest = digest_if_readable(scan)
         same_as = first.setdefault(digest, scan.name) if digest else scan.name
         head = Scan(name, (out / name).absolute(), unit="mm")
         tasks.append(_Task(scan, head, digest, "" if same_as == scan.name else same_as))
     return tasks
-
-
-def _digest(scan: Scan) -> str:
-    try:
-        return read_digest(scan)
-    except OSError:
-        return ""
 
 
 def _remove_withdrawn(scans: Path, out: Path, tasks: list[_Task]) -> list[str]:

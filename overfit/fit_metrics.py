@@ -8,7 +8,7 @@ import torch
 import trimesh
 from jaxtyping import Float
 
-from overfit.geometry.mesh import igl_arrays, on_face_front, sample_triangles
+from overfit.geometry.mesh import igl_arrays, on_face_front, sample_triangles, seen_faces
 from overfit.neural_head import NeuralHead
 
 # The F-score counts points within this distance of the other mesh, in millimetres.
@@ -34,7 +34,10 @@ class SurfaceError:
 def surface_error(
     mesh: trimesh.Trimesh, truth: trimesh.Trimesh, *, rng: np.random.Generator, points: int = 20_000
 ) -> SurfaceError:
-    """Return the error of a mesh against another, both in millimetres, from `points` points on either one."""
+    """Return the error of a mesh against another, both in millimetres, from `points` points on either one.
+
+    What is invented of the truth does not count.
+    """
     to_truth, cosine_to = distances(mesh, truth, rng=rng, points=points)
     to_mesh, cosine_from = distances(truth, mesh, rng=rng, points=points)
     precision, recall = (to_truth < F_SCORE_MM).mean(), (to_mesh < F_SCORE_MM).mean()
@@ -48,13 +51,18 @@ def surface_error(
 
 def distances(
     source: trimesh.Trimesh, target: trimesh.Trimesh, *, rng: np.random.Generator, points: int
-) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Return distances from points on `source` to the surface of `target`, and the cosines between the normals."""
-    triangles = rng.choice(len(source.faces), points, p=source.area_faces / source.area_faces.sum())
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Return distances from points on `source` to the surface of `target`, and the cosines between the normals.
+
+    Points that are invented, or whose nearest ones are, are left out.
+    """
+    weight = source.area_faces * seen_faces(source)
+    triangles = rng.choice(len(source.faces), points, p=weight / weight.sum())
     on_source = sample_triangles(source.triangles[triangles], rng)
     squared, nearest, _ = igl.point_mesh_squared_distance(on_source, *igl_arrays(target))
     cosines = (source.face_normals[triangles] * target.face_normals[nearest]).sum(1)
-    return np.sqrt(squared), cosines
+    counts = seen_faces(target)[nearest]
+    return np.sqrt(squared)[counts], cosines[counts]
 
 
 def face_normal_error(mesh: trimesh.Trimesh, truth: trimesh.Trimesh) -> float:

@@ -43,7 +43,8 @@ def evaluate(
     """Compare generated heads with test heads and training heads; write report.html, report.md and report.json.
 
     All meshes are taken as they are, in the canonical frame. The unit of real heads is found from their size; generated
-    heads are in millimetres, and a file that cannot be read counts as a failed head.
+    heads are in millimetres, and a file that cannot be read counts as a failed head. Of completed test heads only what
+    was seen counts as true: all sets are compared where every test head was seen.
 
     Args:
         generated: Folder of meshes, or a checkpoint; its samples are written to OUT/heads.
@@ -113,7 +114,8 @@ def evaluate_sets(
         )
     for seed, (name, meshes) in enumerate(sets.items(), start=GENERATED_SEED):
         metrics[name] = evaluate_meshes(meshes, reference, name=name, seed=seed, context=context)
-    return EvaluationReport(sets=metrics, meshes=list(sets.values())[-1], training=training)
+    share = 1.0 if reference.region is None else reference.region.share
+    return EvaluationReport(sets=metrics, meshes=list(sets.values())[-1], training=training, compared_share=share)
 
 
 def _read_real_heads(folder: Path, *, context: RunContext) -> list[trimesh.Trimesh]:

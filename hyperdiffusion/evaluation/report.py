@@ -35,6 +35,10 @@ HISTOGRAM_HEIGHT = 100
 NETWORK_METRICS = ("frechet_distance_efficientnet",)
 MISSING_NETWORK = f"The Fréchet distance by EfficientNet is left out; `{INSTALLATION}` adds it."
 
+PARTLY_SEEN = (
+    "Parts of the test heads are invented, and no truth: heads are compared only where every test head was seen, in "
+    "{share:.0%} of all directions."
+)
 EXPLANATION = """\
 ↑: higher is better, ↓: lower is better, → 0.5: the ideal is 0.5. MMD, coverage and 1-NNA compare a set with the test
 heads; at a 1-NNA of 0.5 the two are indistinguishable. Distances are in millimetres between points sampled uniformly by
@@ -153,6 +157,8 @@ class EvaluationReport:
     """The heads of the last set in millimetres, None for each that failed."""
     training: Sequence[trimesh.Trimesh]
     """The training heads; may be empty."""
+    compared_share: float = 1.0
+    """Share of a head in which heads are compared: where every test head was seen."""
 
     def table(self) -> str:
         """Return the metrics as a Markdown table."""
@@ -165,7 +171,7 @@ class EvaluationReport:
     def write(self, out: Path) -> None:
         """Write report.json, report.md and report.html into a folder."""
         write_json(out / "report.json", self.values())
-        write_text(out / "report.md", "\n\n".join([self.table(), *_explanations()]) + "\n")
+        write_text(out / "report.md", "\n\n".join([self.table(), *self._explanations()]) + "\n")
         write_text(out / "report.html", self._page())
 
     def _page(self) -> str:
@@ -177,11 +183,17 @@ class EvaluationReport:
             "text-align:left}figure{display:inline-block;margin:4px}figcaption{font-size:12px}</style>",
             f"<h1>{html.escape(name)}: {metrics.heads} heads</h1>",
             _html_table(self.sets),
-            *[f"<p>{html.escape(text, quote=False)}</p>" for text in _explanations()],
+            *[f"<p>{html.escape(text, quote=False)}</p>" for text in self._explanations()],
         ]
         if metrics.novelty is not None and self.training:
             parts += self._novelty_section(metrics.novelty)
         return "\n".join([*parts, "</html>"])
+
+    def _explanations(self) -> list[str]:
+        """The paragraphs under the table."""
+        partly = [PARTLY_SEEN.format(share=self.compared_share)] if self.compared_share < 1 else []
+        missing = [] if efficientnet_is_installed() else [MISSING_NETWORK]
+        return [*partly, EXPLANATION, *missing]
 
     def _novelty_section(self, novelty: Novelty) -> list[str]:
         decoded = [index for index, mesh in enumerate(self.meshes) if mesh is not None]
@@ -212,11 +224,6 @@ class EvaluationReport:
 def available_metrics() -> list[Metric]:
     """Return the metrics that can be computed with the packages that are installed."""
     return [metric for metric in METRICS if metric.key not in NETWORK_METRICS or efficientnet_is_installed()]
-
-
-def _explanations() -> list[str]:
-    """Return the paragraphs under the table."""
-    return [EXPLANATION] if efficientnet_is_installed() else [EXPLANATION, MISSING_NETWORK]
 
 
 def metrics_table(sets: dict[str, SetMetrics]) -> str:

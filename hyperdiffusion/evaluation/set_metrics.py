@@ -38,6 +38,7 @@ from hyperdiffusion.evaluation.metrics import (
 )
 from hyperdiffusion.evaluation.normal_concordance import normal_concordance, snc_distance
 from hyperdiffusion.evaluation.normal_map_features import normal_map_features
+from hyperdiffusion.evaluation.seen_region import SeenRegion
 from hyperdiffusion.evaluation.validity import Validity, check_validity
 from overfit.geometry.mesh import largest_component, sample_surface
 from overfit.runtime.errors import require_at_least
@@ -74,6 +75,8 @@ class EvaluationConfig:
     """Points per head for EMD. The time grows with the cube: a pair of heads with 2,048 points takes half a second."""
     standardised: bool = True
     """Also compare clouds that are each centred and scaled by themselves, as in published evaluations."""
+    efficientnet: bool = True
+    """Compare features of EfficientNet too, if it is installed; they take a third of the time."""
 
     def __post_init__(self) -> None:
         """Raise BadInput for numbers that are too small."""
@@ -216,6 +219,8 @@ class ReferenceHeads:
     """Fixed points for the compactness."""
     training: TrainingHeads | None
     """The training heads, if they are known."""
+    region: SeenRegion | None = None
+    """Where all sets are compared: only parts of the test heads that were seen are true. None is everywhere."""
 
     @classmethod
     def of(
@@ -226,11 +231,17 @@ class ReferenceHeads:
         config: EvaluationConfig = EvaluationConfig(),
         context: RunContext = RunContext(),
     ) -> "ReferenceHeads":
-        """Prepare test heads and training heads, of which there may be none, for comparisons."""
+        """Prepare test heads and training heads, of which there may be none, for comparisons.
+
+        Raises BadInput if nearly all of the test heads is invented.
+        """
+        region, whole = SeenRegion.of(test), test
+        if region is not None:
+            test, training = ([region.part(mesh) for mesh in heads] for heads in (test, training))
         clouds = sample_point_clouds(test, points=config.points, seed=TEST_SEED)
         emd_clouds = clouds[: config.emd_heads, : config.emd_points]
         return cls(
-            test=test,
+            test=whole,
             config=config,
             clouds=clouds,
             within=chamfer_distances(clouds, clouds, context=context, description="Chamfer, test"),
@@ -238,10 +249,15 @@ class ReferenceHeads:
             within_emd=earth_mover_distances(emd_clouds, emd_clouds, context=context, description="EMD, test"),
             features=normal_map_features(test, context=context, description="normal maps, test"),
             concordance=normal_concordance(test, context=context, description="SNC, test"),
-            efficientnet=_efficientnet(test, name="test", context=context),
+            efficientnet=_efficientnet(test, config, name="test", context=context),
             anchors=_anchors(clouds),
             training=_training_heads(training, test, config=config, context=context) if training else None,
+            region=region,
         )
+
+    def compared(self, mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+        """Return the part of a head that is compared."""
+        return mesh if self.region is None else self.region.part(mesh)
 
     def metrics(self, *, context: RunContext = RunContext()) -> SetMetrics:
         """Return the metrics of the test heads themselves: what no generator can be better than."""
@@ -273,7 +289,8 @@ def evaluate_meshes(
 ) -> SetMetrics:
     """Return the metrics of a set of heads. Failed heads count, and against the set.
 
-    Validity is that of the whole meshes, everything else that of the largest component of each.
+    Validity is that of the whole meshes, everything else that of the largest component of each; where test heads have
+    invented parts, only of what is compared of it.
 
     Args:
         meshes: The heads in millimetres, None for each that failed.
@@ -284,7 +301,9 @@ def evaluate_meshes(
             themselves this has no meaning.
         context: CPU cores and progress bars.
     """
-    heads = [None if mesh is None or not len(mesh.faces) else largest_component(mesh) for mesh in meshes]
+    heads = [
+        None if mesh is None or not len(mesh.faces) else reference.compared(largest_component(mesh)) for mesh in meshes
+    ]
     clouds = sample_point_clouds(heads, points=reference.config.points, seed=seed)
     across = chamfer_distances(clouds, reference.clouds, context=context, description=f"Chamfer, {name} to test")
     novelty = None
@@ -295,7 +314,7 @@ def evaluate_meshes(
         )
     metrics = replace(
         _compare_clouds(clouds, across, reference, name=name, context=context),
-        normal_consistency=_normal_consistency(heads, across, reference.test),
+        normal_consistency=_normal_consistency(heads, across, [reference.compared(mesh) for mesh in reference.test]),
         novelty=novelty,
         validity=_validity(meshes, context=context, description=f"validity, {name}"),
     )
@@ -370,7 +389,7 @@ def _with_normal_maps(
     within, across = (_feature_distances(heads, features, to, reference) for to in (features, reference.features))
     within_test = standardised_distances(reference.features, reference.features, test=reference.features)
     concordance = normal_concordance(heads, context=context, description=f"SNC, {name}")
-    efficientnet = _efficientnet(heads, name=name, context=context)
+    efficientnet = _efficientnet(heads, reference.config, name=name, context=context)
     return replace(
         metrics,
         frechet_distance=frechet_distance(features, reference.features),
@@ -392,9 +411,9 @@ def _feature_distances(
 
 
 def _efficientnet(
-    heads: Sequence[trimesh.Trimesh | None], *, name: str, context: RunContext
+    heads: Sequence[trimesh.Trimesh | None], config: EvaluationConfig, *, name: str, context: RunContext
 ) -> Float[np.ndarray, "heads 1280"] | None:
-    if not efficientnet_is_installed():
+    if not config.efficientnet or not efficientnet_is_installed():
         return None
     return efficientnet_features(heads, context=context, description=f"EfficientNet, {name}")
 

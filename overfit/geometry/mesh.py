@@ -8,6 +8,8 @@ import trimesh
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_array, csgraph
 
+# Attribute of the vertices of completed heads, 1 where a scan shows them and 0 where they are invented.
+SEEN = "seen"
 # Sides of triangles shorter than this (mm) say nothing about how a surface bends.
 MIN_SIDE_MM = 0.2
 # Radians per millimetre, a crease of 2 mm: sharper curvature has no more to show, and a spike would draw all points.
@@ -58,6 +60,19 @@ def on_face_front(mesh: trimesh.Trimesh, region: FaceRegion = LABEL_FACE) -> Boo
 def largest_component(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """Return the connected component with the most triangles."""
     return connected_components(mesh)[0]
+
+
+def seen_faces(mesh: trimesh.Trimesh) -> Bool[np.ndarray, " triangles"]:
+    """Return which triangles of a head are not invented: all, unless its vertices have the attribute `seen`."""
+    if SEEN not in mesh.vertex_attributes:
+        return np.ones(len(mesh.faces), bool)
+    seen: np.ndarray = np.asarray(mesh.vertex_attributes[SEEN], bool)[mesh.faces]
+    return np.logical_and.reduce(seen, axis=1)
+
+
+def seen_share(mesh: trimesh.Trimesh) -> float:
+    """Return the share of a head's area that is not invented."""
+    return float(mesh.area_faces[seen_faces(mesh)].sum() / mesh.area_faces.sum())
 
 
 def connected_components(mesh: trimesh.Trimesh) -> list[trimesh.Trimesh]:

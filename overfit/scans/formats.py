@@ -19,6 +19,7 @@ import numpy as np
 import trimesh
 from trimesh.visual import ColorVisuals
 
+from overfit.geometry.mesh import SEEN
 from overfit.runtime.errors import BadInput
 from overfit.scans.depth_capture import capture_files, is_capture, read_capture
 from overfit.scans.depth_fusion import fuse_frames
@@ -53,7 +54,7 @@ class PreparedScan:
     """A prepared head that was read."""
 
     mesh: trimesh.Trimesh
-    """The surface in millimetres, equal vertices merged."""
+    """The surface in millimetres, equal vertices merged; of a completed head with the vertices' attribute `seen`."""
     digest: str
     """SHA-256 of the file's bytes."""
 
@@ -254,7 +255,10 @@ def _parse(scan: Scan, data: bytes) -> RawSurface:
 def _parse_ply(scan: Scan, data: bytes) -> RawSurface:
     content = parse_ply(data)
     if len(content.triangles):
-        return RawSurface(trimesh.Trimesh(content.vertices, content.triangles, process=False))
+        mesh = trimesh.Trimesh(content.vertices, content.triangles, process=False)
+        if content.seen is not None:
+            mesh.vertex_attributes[SEEN] = content.seen
+        return RawSurface(mesh)
     return finite_cloud(content.vertices, content.normals, scan.name)
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from overfit.geometry.mesh import SEEN
 from overfit.geometry.polygons import fan_triangles, strip_triangles
 
 # PLY's names of numbers, and NumPy's.
@@ -49,6 +50,8 @@ class PlyContent:
     """Normals of the vertices as the file has them; None if there are none."""
     triangles: Int[np.ndarray, "triangles 3"]
     """Faces, those of more corners divided into fans; none if the file holds points."""
+    seen: Bool[np.ndarray, " vertices"] | None = None
+    """Whether a scan shows each vertex of a completed head; None if the file does not say."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,14 @@ def parse_ply(data: bytes) -> PlyContent:
     order, elements = _parse_header(match[0].decode("ascii", "replace"))
     body = memoryview(data)[match.end() :]
     read = _read_text if not order else _read_binary
-    vertices = normals = None
+    vertices = normals = seen = None
     triangles = [np.empty((0, 3), np.int64)]
     for element, values in read(body, elements, order):
         if element.name == "vertex":
             columns = {key.lower(): column for key, column in values.columns.items()}
             vertices = _stack(columns, ("x", "y", "z"))
             normals = _stack(columns, ("nx", "ny", "nz"))
+            seen = columns[SEEN] != 0 if SEEN in columns else None
         elif element.name == "face":
             triangles += [fan_triangles(corners.astype(np.int64)) for corners in values.lists]
         elif element.name == "tristrips":
@@ -102,7 +106,7 @@ def parse_ply(data: bytes) -> PlyContent:
             triangles += [strip_triangles(strip) for row in rows for strip in _strips(row)]
     if vertices is None:
         raise ValueError("no vertices with x, y and z in it")
-    return PlyContent(vertices, normals, np.concatenate(triangles))
+    return PlyContent(vertices, normals, np.concatenate(triangles), seen)
 
 
 @dataclass(frozen=True)

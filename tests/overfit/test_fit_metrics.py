@@ -8,6 +8,7 @@ from support import ellipsoid
 
 from overfit import Cube, Field, NeuralHead, face_normal_error, surface_error
 from overfit.fit_metrics import iou
+from overfit.geometry.mesh import SEEN, seen_share
 
 
 class Ball(Field):
@@ -58,3 +59,14 @@ def test_iou_of_a_ball_inside_a_larger_one():
     points = torch.rand(200_000, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
     head = NeuralHead(Ball(), Cube((0.0, 0.0, 0.0), 100.0), torch.zeros(0))
     assert iou(head, points, points.norm(dim=1) - 0.5) == pytest.approx((0.4 / 0.5) ** 3, abs=0.02)
+
+
+def test_what_is_invented_does_not_count():
+    truth = ellipsoid((80, 100, 90), 4)
+    wrong = trimesh.Trimesh(truth.vertices * np.where(truth.vertices[:, 2:] < 0, 1.3, 1.0), truth.faces, process=False)
+    truth.vertex_attributes[SEEN] = truth.vertices[:, 2] > 0
+    assert seen_share(truth) == pytest.approx(0.5, abs=0.05)
+    error = surface_error(wrong, truth, rng=rng())
+    assert error.mean_mm < 0.5 and error.p95_mm < 3
+    del truth.vertex_attributes[SEEN]
+    assert surface_error(wrong, truth, rng=rng()).mean_mm > 5 and seen_share(truth) == 1

@@ -10,6 +10,7 @@ import pytest
 import trimesh
 from support import ellipsoid
 
+from overfit.geometry.mesh import SEEN, seen_share
 from overfit.runtime.errors import BadInput
 from overfit.scans.formats import (
     MESH_FORMATS,
@@ -33,6 +34,21 @@ def test_every_format_gives_the_same_closed_surface(tmp_path, suffix):
     read = read_prepared(scan).mesh
     assert read.is_watertight
     assert read.volume == pytest.approx(mesh.volume, rel=1e-4)
+
+
+def test_what_is_invented_of_a_completed_head_is_known_when_it_is_read(tmp_path):
+    mesh = ellipsoid((70, 110, 90), 4)
+    corners = mesh.triangles.reshape(-1, 3)
+    # Every corner of its own, as they are merged.
+    apart = trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3), process=False)
+    apart.vertex_attributes[SEEN] = (corners[:, 2] > 0).astype(np.uint8)
+    apart.export(tmp_path / "head.ply")
+    (scan,) = find_scans(tmp_path)
+    read = read_prepared(scan).mesh
+    assert len(read.vertices) == len(mesh.vertices)
+    for one in (read, read.copy(include_cache=True)):
+        assert seen_share(one) == pytest.approx(0.5, abs=0.05)
+        assert (np.asarray(one.vertex_attributes[SEEN], bool) == (one.vertices[:, 2] > 0)).all()
 
 
 @pytest.mark.parametrize("suffix", MESH_FORMATS)

@@ -1,6 +1,8 @@
 """The command line from end to end on partial scans: heads with masks, a table and pictures; resuming; bad input."""
 
 import csv
+import dataclasses
+import importlib
 import json
 import shutil
 
@@ -84,3 +86,29 @@ def test_bad_input_ends_in_one_line(work, tmp_path):
     assert (
         "give a number above 0" in run_cli("complete", work / "scans", tmp_path / "out", "--model-error-mm", "0").error
     )
+
+
+def test_stage_1_completes_scans_that_show_little(work, tmp_path, monkeypatch):
+    partial = importlib.import_module("hyperdiffusion.completion.complete_partial")
+    monkeypatch.setattr(partial, "RANDOM", dataclasses.replace(partial.RANDOM, completion_steps=5))
+    quick = ["--unit", "cm", "--steps", 3, "--first-steps", 3, "--check-resolution", 48, "--max-error-mm", 99]
+    scans, store = tmp_path / "scans", tmp_path / "store"
+    scans.mkdir()
+    shutil.copy(work / "scans" / "front.v2.ply", scans)
+    done = run_cli("overfit", scans, store, *quick, "--no-repair")
+    assert done.returncode == 0 and "1 of the scans show less than 60%" in done.stdout, done.stderr
+    assert record(store)["folder"] == "completed" and 0.1 < float(record(store)["seen_share"]) < 0.6
+    back = trimesh.load_mesh(store / "completed" / "front.v2.ply").bounds[0, 2]
+    assert back < trimesh.load_mesh(store / "prepared" / "front.v2.ply").bounds[0, 2] - 30
+    # As it is, if it is wanted so.
+    done = run_cli("overfit", scans, store, *quick, "--no-repair", "--no-complete")
+    assert done.returncode == 0 and "1 fitted" in done.stdout, done.stderr
+    assert record(store)["folder"] == "prepared" and float(record(store)["seen_share"]) == 1
+    assert not (store / "completed" / "front.v2.ply").exists()
+
+
+def record(store) -> dict[str, str]:
+    """The only row of a store's table."""
+    with open(store / "scans.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    return row

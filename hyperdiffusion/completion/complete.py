@@ -4,6 +4,7 @@ What the scan shows is kept as it is, and what it does not show comes from the m
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import trimesh
@@ -43,8 +44,11 @@ MIN_COMPONENT_SEEN = 0.3
 class CompletionConfig:
     """How partial scans are completed."""
 
+    head: Literal["most-likely", "random"] = "most-likely"
+    """The head of each scan: the one that is most likely, or a random one that agrees with the scan. Most likely heads
+    vary too little where nothing is seen to be learned from."""
     draws: int = 4
-    """Random heads that agree with each scan, beside the most likely one."""
+    """Random heads that agree with each scan, beside that one."""
     seed: int = 0
     """Random seed of the draws."""
     model_error_mm: float = 1.0
@@ -67,7 +71,7 @@ class Completion:
     pose: Similarity
     """From the scan, as it was given, to the heads' frame."""
     heads: list[NeuralHead]
-    """The most likely head, and then the draws."""
+    """The scan's head, and then the draws."""
     seen: PointCloud
     """The scan's points in the heads' frame."""
 
@@ -114,11 +118,12 @@ def complete(checkpoint: Checkpoint, seen: PointCloud, *, config: CompletionConf
     heads = LinearHeads(checkpoint)
     posterior = find_codes(heads, thin(seen, CODE_POINTS), model_error_mm=config.model_error_mm)
     codes = posterior.code[None]
-    if config.draws:
-        samples = sample(checkpoint, config.draws, seed=config.seed, config=DRAW_SAMPLING)
+    if count := config.draws + (config.head == "random"):
+        samples = sample(checkpoint, count, seed=config.seed, config=DRAW_SAMPLING)
         whitened = checkpoint.coordinates.encode(samples).cpu().double().numpy()
         near = posterior.near(whitened, np.random.default_rng(config.seed))
-        codes = np.concatenate([codes, codes + DRAW_SPREAD * (near - codes)])
+        draws = codes + DRAW_SPREAD * (near - codes)
+        codes = draws if config.head == "random" else np.concatenate([codes, draws])
     moved = posterior.pose.transform_cloud(seen)
     parameters = fit_seen(
         heads.space, heads.parameters(codes), thin(moved, FIT_POINTS), steps=config.completion_steps, seed=config.seed

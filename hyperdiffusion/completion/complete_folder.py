@@ -1,16 +1,15 @@
 """Completion of a folder: raw partial scans and a model in; whole heads, masks, a table and pictures out.
 
-Each scan gives NAME.ply, the most likely head, NAME_draw_0.ply and so on, NAME.png and NAME.json, which is written
-last: with it the scan is done. Vertices have the property `seen`: 1 where the scan shows them, 0 where they are
+Each scan gives NAME.ply, its head, NAME_draw_0.ply and so on, NAME.png and NAME.json, which is written last: with it
+the scan is done. Vertices have the property `seen`: 1 where the scan shows them, 0 where they are
 invented.
 """
 
 import csv
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from glob import escape
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,11 @@ from hyperdiffusion.completion.complete import (
     CompletionConfig,
     complete,
 )
+from hyperdiffusion.completion.linear_heads import LinearHeads
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
 from hyperdiffusion.rendering.completion_sheet import draw_completion, vertex_colours, write_completion_sheet
 from overfit import BadInput, DecodeConfig, Machine, PreparationConfig, Scan, Skipped
+from overfit.geometry.mesh import SEEN
 from overfit.geometry.point_cloud import thin
 from overfit.geometry.signed_distance import nearest_points
 from overfit.geometry.similarity import Similarity
@@ -49,13 +50,13 @@ class CompletionReport:
     name: str
     """The scan's name."""
     file: str = ""
-    """The most likely head, relative to the output folder; empty if there is none."""
+    """The scan's head, relative to the output folder; empty if there is none."""
     draws: int = 0
     """Random heads beside it, in files of the same name with `_draw_0` and so on."""
     seen_share: float | None = None
-    """Share of the most likely head's area that the scan shows; the rest is invented."""
+    """Share of the head's area that the scan shows; the rest is invented."""
     seen_mm: float | None = None
-    """Mean distance of the scan's points to the most likely head."""
+    """Mean distance of the scan's points to the head."""
     remarks: str = ""
     """What is doubtful, in words."""
     skipped: str = ""
@@ -87,6 +88,8 @@ class _Task:
     """The raw scan."""
     out: Path
     """Path of its files without a suffix."""
+    name: str
+    """The same, relative to the output folder."""
     key: dict[str, Any]
     """What its heads depend on: they are kept as long as it is the same."""
 
@@ -96,6 +99,7 @@ def complete_folder(
     out: Path,
     checkpoint: Checkpoint,
     *,
+    names: Collection[str] | None = None,
     config: CompletionConfig = CompletionConfig(),
     preparation: PreparationConfig = PreparationConfig(),
     decoding: DecodeConfig = DecodeConfig(),
@@ -103,29 +107,34 @@ def complete_folder(
 ) -> CompletionResult:
     """Complete every scan below a folder that `out` does not hold yet.
 
+    Each scan has a random seed of its own, so that no two of them are completed alike.
+
     Args:
         scans: Folder of raw scans.
         out: Folder for heads, masks, the table and pictures.
         checkpoint: The model that unseen parts are drawn from.
+        names: The scans to complete; all if none are given.
         config: How scans are completed.
         preparation: How scans are brought to the canonical frame.
         decoding: How networks become meshes.
         machine: Compute resources.
 
-    Raises BadInput if there are no scans, none could be completed, or the model is of another kind.
+    Raises BadInput if there are no scans, or the model is of another kind.
     """
     if out.resolve() == scans.resolve() or scans.resolve() in out.resolve().parents:
         raise BadInput(f"{out}: lies among the scans; give a folder outside {scans}")
     load_template(preparation.template)
+    # First of all: with a model of another kind, every scan would be skipped.
+    LinearHeads(checkpoint)
     context = machine.start()
     settings = {
         "scans": scans.resolve(),
         "completion": config,
         "preparation": preparation,
         "decoding": decoding,
-        "model": _digest(checkpoint),
+        "model": checkpoint.digest,
     }
-    tasks = _plan(scans, out, {name: str(value) for name, value in settings.items()})
+    tasks = _plan(scans, out, names, {name: str(value) for name, value in settings.items()})
     removed = _remove_withdrawn(scans, out, tasks)
     reports = {task.out: report for task in tasks if (report := _earlier_report(task))}
     kept = sum(not report.skipped for report in reports.values())
@@ -137,25 +146,17 @@ def complete_folder(
             bar.update()
     ordered = [reports[task.out] for task in tasks]
     _write_table(ordered, out / TABLE)
-    done = [_with(task.out, ".png") for task in tasks if not reports[task.out].skipped]
-    if not done:
-        raise BadInput(f"{scans}: no scan could be completed; the first: {ordered[0].skipped}")
-    write_completion_sheet(done, out / PICTURE)
+    write_completion_sheet([_with(task.out, ".png") for task in tasks if not reports[task.out].skipped], out / PICTURE)
     return CompletionResult(ordered, kept, removed)
 
 
-def _digest(checkpoint: Checkpoint) -> str:
-    """What tells models apart: their latent space and their training."""
-    parts = (checkpoint.coordinates.mean.cpu().numpy().tobytes(), repr(checkpoint.training).encode())
-    return sha256(b"".join(parts)).hexdigest()
-
-
-def _plan(scans: Path, out: Path, settings: dict[str, str]) -> list[_Task]:
+def _plan(scans: Path, out: Path, chosen: Collection[str] | None, settings: dict[str, str]) -> list[_Task]:
     found = find_raw_scans(scans)
     names = output_names([scan.name for scan in found])
     return [
-        _Task(scan, (out / name).absolute(), {**settings, "digest": digest_if_readable(scan)})
+        _Task(scan, (out / name).absolute(), name, {**settings, "digest": digest_if_readable(scan)})
         for scan, name in zip(found, names)
+        if chosen is None or scan.name in chosen
     ]
 
 
@@ -235,7 +236,8 @@ def _complete_aligned(
     assert steps.aligned is not None and steps.alignment is not None
     if steps.other_head:
         raise BadInput("shows two heads; give each head a file of its own")
-    found = complete(checkpoint, sample_seen(steps.aligned, FIT_POINTS), config=config)
+    own = replace(config, seed=_own_seed(task.scan.name, config.seed))
+    found = complete(checkpoint, sample_seen(steps.aligned, FIT_POINTS), config=own)
     meshes = found.decode(decoding)
     share = found.seen_share(meshes[0])
     if share < MIN_SEEN_SHARE:
@@ -248,13 +250,18 @@ def _complete_aligned(
         draw_completion(task.scan.name, found.seen, meshes, masks, path)
     report = CompletionReport(
         task.scan.name,
-        file=f"{task.out.name}.ply",
+        file=f"{task.name}.ply",
         draws=config.draws,
         seen_share=round(share, 3),
         seen_mm=round(_distance_mm(found, meshes[0]), 3),
         remarks="its size is doubtful" if steps.alignment.size_is_doubtful else "",
     )
     return report, steps.alignment.similarity.then(found.pose)
+
+
+def _own_seed(name: str, seed: int) -> int:
+    """A seed for the scan of a name."""
+    return int(np.random.SeedSequence([seed, *name.encode()]).generate_state(1)[0])
 
 
 def _distance_mm(found: Completion, mesh: trimesh.Trimesh) -> float:
@@ -267,7 +274,7 @@ def _distance_mm(found: Completion, mesh: trimesh.Trimesh) -> float:
 def _write_mesh(mesh: trimesh.Trimesh, seen: Bool[np.ndarray, " vertices"], path: Path) -> None:
     """Write a mesh with the vertices' property `seen` and colours that show it."""
     marked = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False, vertex_colors=vertex_colours(seen))
-    marked.vertex_attributes["seen"] = seen.astype(np.uint8)
+    marked.vertex_attributes[SEEN] = seen.astype(np.uint8)
     with atomic_write(path) as unfinished:
         marked.export(unfinished, file_type="ply")
 

@@ -39,12 +39,12 @@ def draw_completion(
     masks: Sequence[Bool[np.ndarray, " vertices"]],
     path: Path,
 ) -> None:
-    """Write a PNG of a scan, its most likely head from four sides, and draws from the unseen side.
+    """Write a PNG of a scan, its head from four sides, and draws from the unseen side.
 
     Args:
         name: What is written above.
         scan: The scan's points in the heads' frame.
-        meshes: The most likely head, and then the draws.
+        meshes: The head, and then the draws.
         masks: Whether the scan shows each vertex of a mesh.
         path: The file.
     """
@@ -54,7 +54,7 @@ def draw_completion(
     draws = list(zip(meshes, masks))[1 : 1 + DRAWS_SHOWN]
     views += [_coloured(mesh, mask, replace(camera, yaw=DRAW_YAW)) for mesh, mask in draws]
     picture = Image.new("RGB", (len(views) * VIEW_SIZE, VIEW_SIZE + LABEL_HEIGHT), "white")
-    text = f"{name}: the scan, the most likely head" + (", draws" if draws else "") + "; blue is invented"
+    text = f"{name}: the scan, its head" + (", draws" if draws else "") + "; blue is invented"
     ImageDraw.Draw(picture).text((8, 5), in_latin_letters(text), fill="black", font_size=LABEL_FONT)
     for column, view in enumerate(views):
         picture.paste(Image.fromarray(view), (column * VIEW_SIZE, LABEL_HEIGHT))
@@ -62,7 +62,9 @@ def draw_completion(
 
 
 def write_completion_sheet(pictures: Sequence[Path], path: Path) -> None:
-    """Write the pictures of a folder's first scans below each other."""
+    """Write the pictures of a folder's first scans below each other; nothing if there are none."""
+    if not pictures:
+        return
     rows = [Image.open(one) for one in pictures[:SHEET_ROWS]]
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
     top = 0

@@ -36,6 +36,8 @@ class PreparationReport:
     """Width of the head between the ears' outer edges, as the template has taken its shape."""
     size: Literal["", "doubtful"] = ""
     """Doubtful if no unit gives the scan a head's size, or the width is not a human's."""
+    seen_share: float | None = None
+    """Share of a head's surface in whose directions the scan shows something, see `seen_share`."""
     other_head: bool = False
     """Whether the scan shows another head too, which is left out."""
     scan_mm: float | None = None

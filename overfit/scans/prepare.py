@@ -24,6 +24,7 @@ from overfit.scans.formats import RawScan, Scan, digest_if_readable, load_raw, r
 from overfit.scans.preparation_report import PreparationReport
 from overfit.scans.raw_surface import Surface
 from overfit.scans.scan_alignment import Alignment, align_scan, misalignment, shows_another_head
+from overfit.scans.seen_share import seen_share
 from overfit.scans.surface_match import SurfaceMatch, match_surfaces
 from overfit.scans.surface_reconstruction import reconstruct_surface
 from overfit.scans.template import Template
@@ -95,6 +96,8 @@ class Steps:
     """Whether it shows another head too."""
     aligned: Surface | None = None
     """What it shows of the head, in the canonical frame in millimetres."""
+    seen_share: float | None = None
+    """Share of a head's surface that it shows."""
     match: SurfaceMatch | None = None
     """How the closed head lies to it."""
     skipped: str = ""
@@ -151,6 +154,7 @@ def align_raw(scan: Scan, config: PreparationConfig, steps: Steps) -> Surface:
         raise BadInput(reason)
     steps.other_head = shows_another_head(sample, steps.alignment, template)
     steps.aligned = _without_collar(_transformed(steps.cleaned.surface, steps.alignment.similarity), template)
+    steps.seen_share = round(seen_share(steps.aligned, template), 3)
     return steps.aligned
 
 
@@ -181,6 +185,7 @@ def _report(scan: Scan, steps: Steps) -> PreparationReport:
         relief=None if registration is None else registration.relief,
         width_mm=None if registration is None else registration.width_mm,
         size="doubtful" if alignment is not None and alignment.size_is_doubtful else "",
+        seen_share=steps.seen_share,
         other_head=steps.other_head,
         scan_mm=None if match is None else match.scan_mm,
         scan_p95_mm=None if match is None else match.scan_p95_mm,

@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 from hyperdiffusion.completion.complete import Completion, CompletionConfig, complete
 from hyperdiffusion.completion.complete_folder import CompletionReport, CompletionResult, complete_folder
+from hyperdiffusion.completion.complete_partial import WHOLE_SHARE, CompletedHeads, complete_partial, partial_heads
 from hyperdiffusion.data.head_folder import write_heads
 from hyperdiffusion.data.synthetic_heads import HeadModel, Person
 from hyperdiffusion.demo import run_demo
@@ -27,6 +28,7 @@ from hyperdiffusion.diffusion.interpolate import (
     interpolate_in_noise,
     mix_layers,
 )
+from hyperdiffusion.diffusion.prior import HeadPrior
 from hyperdiffusion.diffusion.samplers import SampleNoise, ddim, ddpm, dpm, ode
 from hyperdiffusion.diffusion.schedule import NoiseSchedule
 from hyperdiffusion.diffusion.train import Wandb, train, withdrawn_heads
@@ -60,11 +62,13 @@ __all__ = [
     "PLANE_SAMPLING",
     "POINTS_PER_HEAD",
     "PRESETS",
+    "WHOLE_SHARE",
     "AttributeTable",
     "Attributes",
     "Camera",
     "Categorical",
     "Checkpoint",
+    "CompletedHeads",
     "Completion",
     "CompletionConfig",
     "CompletionReport",
@@ -75,6 +79,7 @@ __all__ = [
     "EvaluationReport",
     "ExpressionPlane",
     "HeadModel",
+    "HeadPrior",
     "LatentCoordinates",
     "LatentSpaceConfig",
     "NoiseSchedule",
@@ -99,6 +104,7 @@ __all__ = [
     "compare_sets",
     "complete",
     "complete_folder",
+    "complete_partial",
     "ddim",
     "ddpm",
     "dpm",
@@ -118,6 +124,7 @@ __all__ = [
     "is_main_process",
     "mix_layers",
     "ode",
+    "partial_heads",
     "read_attributes",
     "render",
     "run_demo",

@@ -24,6 +24,9 @@ from overfit import BadInput, DecodeConfig, Machine, MeshFormat, Skipped
 
 Folder = Annotated[Path, tyro.conf.Positional]
 Head = Annotated[str, tyro.conf.Positional]
+# What stands for the model that comes with the package where a checkpoint is expected.
+INCLUDED = "included"
+Prior = Annotated[str | None, tyro.conf.arg(metavar="[CHECKPOINT]")]
 # A flag that may be given several times.
 Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 # Grid for evaluation: finer ones change no metric.
@@ -124,6 +127,8 @@ def overfit(
     prepared: bool = False,
     keep_scale: bool = False,
     template: Path | None = None,
+    complete: bool = True,
+    prior: Prior = None,
     batch_size: int = 0,
     ray: str | None = None,
 ) -> None:
@@ -142,6 +147,11 @@ def overfit(
         keep_scale: Never change the size of a scan when preparing: trust its unit.
         template: Mesh of a head in the canonical frame on which scans are registered when preparing; by default the
             mean of the plain synthetic heads.
+        complete: Complete raw scans that show less than 60 % of a head, at random, into STORE/completed, by the prior
+            or the included model. What they do not show is invented.
+        prior: Start from the heads of a model: of a checkpoint, or, without a value, of the one that comes with the
+            package. Fits take half the steps and lie in the model's space, so that `hyperdiffusion train --prior` can
+            learn from few scans.
         batch_size: Scans that are fitted and mixed with each other in one computation, and lost by a kill at most; 0
             chooses for the device.
         ray: Address of a Ray cluster on which the batches are fitted, or auto for the one that this computer belongs
@@ -149,21 +159,53 @@ def overfit(
     """
     del preset  # main() has made it the default of `config`.
     source: Path | list[stage1.Scan] = scans
+    start = None if prior is None else stage2.HeadPrior.of(_load_prior(prior), "`prior`")
+    skipped: list[Skipped] = []
     if not prepared:
         preparation = stage1.PreparationConfig(config.unit, keep_scale, template)
         # The heads are in millimetres, whatever the scans are in.
         config = replace(config, unit="auto")
-        source = _prepare(scans, stage1.prepared_folder(store, config), preparation, machine).heads
-    result = stage1.overfit(source, store, config=config, machine=machine, batch_size=batch_size, ray=ray)
+        found = _prepare(scans, stage1.prepared_folder(store, config, start), preparation, machine)
+        whole = _completed(found, scans, store, preparation, machine, model=(prior or INCLUDED) if complete else None)
+        source, skipped = whole.heads, whole.skipped
+    result = stage1.overfit(source, store, config=config, prior=start, machine=machine, batch_size=batch_size, ray=ray)
     errors = sorted(record.error_mm for record in result.records)
-    print(f"{len(result.fitted)} fitted, {len(result.kept)} kept from before, {len(result.skipped)} skipped")
+    skipped += result.skipped
+    print(f"{len(result.fitted)} fitted, {len(result.kept)} kept from before, {len(skipped)} skipped")
     for name in result.removed:
         print(f"removed the fit of {name}: its scan is gone")
     if errors:
         print(f"surface error: mean {sum(errors) / len(errors):.3f} mm, worst {errors[-1]:.3f} mm")
-    _print_skipped(result.skipped)
+    _print_skipped(skipped)
     if not errors:
         raise BadInput(f"{store}: no scan could be fitted; see the reasons above")
+
+
+def _completed(
+    found: stage1.PrepareResult,
+    scans: Path,
+    store: Path,
+    preparation: stage1.PreparationConfig,
+    machine: Machine,
+    *,
+    model: str | None,
+) -> stage2.CompletedHeads:
+    """The prepared heads, those that their scans show little of completed by a model, if one is given."""
+    out, partial = stage1.completed_folder(store), stage2.partial_heads(found) if model else []
+    # What an earlier run completed of other scans goes.
+    if not partial and not out.exists():
+        return stage2.CompletedHeads(found.heads, [], [])
+    if partial:
+        print(
+            f"{len(partial)} of the scans show less than {stage2.WHOLE_SHARE:.0%} of a head, and the rest is invented: "
+            f"look at {out / 'completed.png'}; --no-complete takes them as they are"
+        )
+    whole = stage2.complete_partial(
+        scans, found, out, _load_prior(model or INCLUDED), partial=partial, preparation=preparation, machine=machine
+    )
+    if not whole.heads:
+        raise BadInput(f"{scans}: no scan could be completed; the first: {whole.skipped[0].reason}")
+    return whole
 
 
 def _print_skipped(skipped: Sequence[Skipped]) -> None:
@@ -203,6 +245,7 @@ def train(
     training: stage2.TrainingConfig = stage2.TrainingConfig(),
     attributes: Path | None = None,
     columns: Repeated = (),
+    prior: Prior = None,
     wandb: stage2.Wandb = "disabled",
     machine: Machine = Machine(),
     preset: stage1.Preset = "default",
@@ -222,6 +265,8 @@ def train(
         attributes: CSV file of what is known of the scans, such as age or glasses, in numeric and categorical columns;
             its first column, or the one named file, names the scan. `hyperdiffusion sample --set` asks for values.
         columns: Columns of that file to use, separated by commas; may be repeated. By default all, if they are few.
+        prior: Start from the model that the fits started from (`hyperdiffusion overfit --prior`): a checkpoint, or,
+            without a value, from the one that comes with the package. For few scans.
         wandb: Log to Weights & Biases; offline writes to ./wandb and needs no account.
         machine: Compute resources.
         preset: Settings to start from: our default, or those of the paper for comparison.
@@ -240,6 +285,7 @@ def train(
         checkpoint,
         config=training,
         attributes=table,
+        prior=None if prior is None else _load_prior(prior),
         machine=machine,
         wandb=wandb,
         shard=shard,
@@ -435,12 +481,14 @@ def complete(
     result = stage2.complete_folder(
         scans, out, model, config=completion, preparation=preparation, decoding=decoding, machine=machine
     )
-    completed = len(result.reports) - len(result.skipped) - result.kept
-    counts = f"{completed} completed, {result.kept} kept from before, {len(result.skipped)} skipped"
+    completed = len(result.reports) - len(result.skipped)
+    counts = f"{completed - result.kept} completed, {result.kept} kept from before, {len(result.skipped)} skipped"
     print(f"{counts}; look at {out / 'completed.png'}")
     for name in result.removed:
         print(f"removed {name}: it is no longer in {scans}")
     _print_skipped(result.skipped)
+    if not completed:
+        raise BadInput(f"{scans}: no scan could be completed; the first: {result.skipped[0].reason}")
 
 
 def interpolate(
@@ -562,6 +610,8 @@ def evaluate(
         machine=machine,
     )
     print(report.table())
+    if report.compared_share < 1:
+        print(f"\nParts of the test heads are invented: only {report.compared_share:.0%} of a head is compared.")
     print(f"\nThe report is {out / 'report.html'}.")
 
 
@@ -582,6 +632,10 @@ def _load(checkpoint: Path | None, context: stage1.RunContext) -> stage2.Checkpo
     if checkpoint is None:
         return stage2.Checkpoint.shipped(context.device)
     return stage2.Checkpoint.load(checkpoint, context.device)
+
+
+def _load_prior(prior: str) -> stage2.Checkpoint:
+    return _load(None if prior == INCLUDED else Path(prior), stage1.RunContext())
 
 
 def _request(words: Sequence[str], flag: str = "set") -> dict[str, float | str]:
@@ -676,7 +730,7 @@ def _run(arguments: list[str]) -> None:
                 commands,
                 prog="hyperdiffusion",
                 description=DESCRIPTION,
-                args=arguments,
+                args=_with_included_prior(arguments),
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.PositionalMetavarFromFieldName),
             )
     except SystemExit:
@@ -710,6 +764,16 @@ def _preset(arguments: list[str]) -> str | None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset", nargs="?")
     return parser.parse_known_args(arguments)[0].preset
+
+
+def _with_included_prior(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the included model for a `--prior` that has no value: tyro knows no optional values."""
+    following = [*arguments[1:], "--"]
+    return [
+        word
+        for argument, next_one in zip(arguments, following)
+        for word in ([argument, INCLUDED] if argument == "--prior" and next_one.startswith("-") else [argument])
+    ]
 
 
 def _with_flags(message: str) -> str:

@@ -19,12 +19,13 @@ from overfit.fit_batch import (
     shared_space,
 )
 from overfit.fit_metrics import SurfaceError, face_normal_error, surface_error
-from overfit.fit_scans import BATCH_SIZE, OverfitResult, overfit, prepared_folder
+from overfit.fit_scans import BATCH_SIZE, OverfitResult, completed_folder, overfit, prepared_folder
 from overfit.geometry.bounding_cube import Cube
 from overfit.geometry.mesh import connected_components, igl_arrays, largest_component, on_face_front, sample_points
 from overfit.labels import LabelBatch, LabelConfig, Labels, label_mesh
 from overfit.neural_head import HeadSpace, NeuralHead
 from overfit.presets import PRESETS, Preset
+from overfit.prior import FitPrior
 from overfit.runtime.errors import BadInput, Skipped
 from overfit.runtime.machine import Machine, RunContext
 from overfit.runtime.workers import run_tasks_in_order
@@ -53,6 +54,7 @@ __all__ = [
     "Field",
     "FieldLabels",
     "FitConfig",
+    "FitPrior",
     "FitRecord",
     "Fits",
     "HeadSpace",
@@ -80,6 +82,7 @@ __all__ = [
     "WarpSpace",
     "align",
     "autocast",
+    "completed_folder",
     "connected_components",
     "decode",
     "decode_store",

@@ -19,9 +19,10 @@ from overfit.field import Field
 from overfit.fit import FitConfig, OnProgress, fit
 from overfit.fit_metrics import iou, surface_error
 from overfit.geometry.bounding_cube import Cube
-from overfit.geometry.mesh import connected_components
+from overfit.geometry.mesh import connected_components, seen_share
 from overfit.labels import LabelBatch, LabelConfig, Labels, label_mesh
 from overfit.neural_head import HeadSpace, NeuralHead
+from overfit.prior import FitPrior
 from overfit.repair import STRAY_POINTS, FittedHead, repair_fits, revise_labels
 from overfit.runtime.errors import BadInput, Skipped, require_at_least, require_between
 from overfit.scans.formats import Scan, read_prepared
@@ -31,6 +32,8 @@ from overfit.store import FitRecord
 # Steps of a fit if none are given: with eyes, nose, lips and ears in one place, a fit has less to learn.
 WARPED_STEPS = 1000
 UNWARPED_STEPS = 2000
+# Steps of a fit that starts from a prior's head.
+PRIOR_STEPS = 500
 # Of this many labelled points, one is not fitted to but measures the fit's IoU.
 TEST_EVERY = 10
 # Share of `check_resolution` at which unfinished fits are checked: what closes then is large.
@@ -80,11 +83,11 @@ class OverfitConfig:
                 "points itself; give more, or turn `repair` off"
             )
 
-    def with_steps(self) -> "OverfitConfig":
-        """Return the config with a number of steps, chosen by the alignment if it is open."""
+    def with_steps(self, *, prior: bool = False) -> "OverfitConfig":
+        """Return the config with a number of steps: where it is open, prior and alignment decide."""
         if self.fit.steps:
             return self
-        steps = WARPED_STEPS if self.alignment.align == "warp" else UNWARPED_STEPS
+        steps = PRIOR_STEPS if prior else WARPED_STEPS if self.alignment.align == "warp" else UNWARPED_STEPS
         return replace(self, fit=replace(self.fit, steps=steps))
 
 
@@ -151,6 +154,8 @@ class BatchSetup:
     """How networks are fitted."""
     device: torch.device
     """Where they are fitted."""
+    prior: FitPrior | None = None
+    """A model of other heads, along whose directions fits start from what is nearest to their scans."""
 
 
 def shared_space(alignments: Sequence[ScanAlignment], config: OverfitConfig) -> HeadSpace:
@@ -168,7 +173,7 @@ def fit_scan_batch(
 
     `progress` is called with the number of steps done since the last call, summed over the scans.
     """
-    config = setup.config.with_steps()
+    config = setup.config.with_steps(prior=setup.prior is not None)
     setup = replace(setup, config=config)
     labelled, skipped = [], []
     for scan in scans:
@@ -189,10 +194,17 @@ def fit_scan_batch(
 
 
 def fit_first(
-    labels: LabelBatch, config: OverfitConfig, *, on_progress: OnProgress = lambda steps: None
+    labels: LabelBatch,
+    config: OverfitConfig,
+    *,
+    prior: FitPrior | None = None,
+    on_progress: OnProgress = lambda steps: None,
 ) -> Float[torch.Tensor, " P"]:
-    """Return the network that all other fits start from: fitted to one scan's labels, from random weights."""
-    start = config.field.initial(torch.Generator().manual_seed(config.fit.seed))
+    """Return the network that all other fits start from: one scan's, fitted from random weights or from a prior."""
+    if prior is None:
+        start = config.field.initial(torch.Generator().manual_seed(config.fit.seed))
+    else:
+        start = prior.nearest(labels, mean=prior.mean)
     first_fit = replace(config.fit, steps=config.fit.first_steps)
     return fit(config.field, start, labels, config=first_fit, on_progress=on_progress)[0]
 
@@ -240,10 +252,11 @@ def _fit_and_repair(scans: Sequence[LabelledScan], setup: BatchSetup, progress: 
         labels = revise_labels(unfinished, labels, field=field, cube=cube, resolution=resolution)
         return LabelBatch.stack(labels, device)
 
+    stacked = LabelBatch.stack(labels, device)
     rows = fit(
         field,
-        setup.base,
-        LabelBatch.stack(labels, device),
+        setup.base if setup.prior is None else setup.prior.nearest(stacked, mean=setup.base),
+        stacked,
         config=config.fit,
         on_progress=progress,
         revise_labels=revise if config.repair else None,
@@ -261,7 +274,8 @@ def _measured_or_refitted(scan: LabelledScan, fitted: FittedHead, setup: BatchSe
         return fitted.head.weights, record
     fresh = config.field.initial(torch.Generator().manual_seed(config.fit.seed + 1))
     long = replace(config, fit=replace(config.fit, steps=config.fit.first_steps))
-    (refitted,) = _fit_and_repair([scan], replace(setup, base=fresh, config=long), lambda steps: None)
+    alone = replace(setup, base=fresh, config=long, prior=None)
+    (refitted,) = _fit_and_repair([scan], alone, lambda steps: None)
     return refitted.head.weights, _measure(scan, refitted)
 
 
@@ -269,11 +283,12 @@ def _measure(scan: LabelledScan, fitted: FittedHead) -> FitRecord:
     test = LabelBatch.stack([scan.test], fitted.head.weights.device)
     overlap = iou(fitted.head, test.points[0], test.distance[0])
     mesh = None if fitted.mesh is None else to_head_space(fitted.mesh, scan.warp)
+    seen = seen_share(scan.mesh)
     if mesh is None:
-        return FitRecord(scan.name, scan.digest, overlap, float("inf"), float("inf"), 0)
+        return FitRecord(scan.name, scan.digest, overlap, float("inf"), float("inf"), 0, seen_share=seen)
     components = connected_components(mesh)
     error = surface_error(components[0], scan.mesh, rng=np.random.default_rng(0))
-    return FitRecord(scan.name, scan.digest, overlap, error.mean_mm, error.p95_mm, len(components))
+    return FitRecord(scan.name, scan.digest, overlap, error.mean_mm, error.p95_mm, len(components), seen_share=seen)
 
 
 def _not_fitted(record: FitRecord, config: OverfitConfig) -> Skipped:

@@ -27,6 +27,7 @@ from overfit.fit_batch import (
 )
 from overfit.geometry.bounding_cube import Cube
 from overfit.labels import LabelBatch
+from overfit.prior import FitPrior
 from overfit.runtime.errors import BadInput, Skipped, require_at_least
 from overfit.runtime.machine import Machine, RunContext
 from overfit.runtime.ray_workers import check_ray, run_tasks_on_ray
@@ -37,8 +38,8 @@ from overfit.store import FitRecord, Store, require_store_folder
 
 # A scan this many times larger or smaller than the median scan is in another unit, or no head.
 MAX_SIZE_RATIO = 2.0
-# The folder inside a store for the heads that were prepared for it.
-PREPARED_FOLDER = "prepared"
+# The folders inside a store for the heads that were prepared for it, and for those that were completed.
+PREPARED_FOLDER, COMPLETED_FOLDER = "prepared", "completed"
 # Scans fitted in one computation: on CPU their activations stay in the cache.
 BATCH_SIZE = {"cpu": 8, "cuda": 32}
 # Starting a worker takes as long as reading or aligning this many scans.
@@ -133,6 +134,7 @@ def overfit(
     store: Path | str,
     *,
     config: OverfitConfig = OverfitConfig(),
+    prior: FitPrior | None = None,
     machine: Machine = Machine(),
     batch_size: int = 0,
     ray: str | None = None,
@@ -146,6 +148,8 @@ def overfit(
         scans: A folder of prepared scans, or such scans, as `prepare` returns them.
         store: The store's folder, made if it is missing.
         config: How networks are fitted.
+        prior: A model of other heads: the fits lie in its space, and start from those of its heads that are nearest to
+            the scans. They take half the steps then.
         machine: The compute resources of this computer.
         batch_size: Scans that are fitted and mixed with each other in one computation, and lost by a kill at most; 0
             chooses for the device.
@@ -153,26 +157,26 @@ def overfit(
             its machines must see the scans at the same path.
 
     Raises:
-        BadInput: There is nothing to fit, the store has other settings, scans and store are inside each other, another
-            run uses the store, or no cluster answers.
+        BadInput: There is nothing to fit, the store has other settings, the prior is of other networks, scans and store
+            are inside each other, another run uses the store, or no cluster answers.
     """
     require_at_least(0, batch_size=batch_size)
-    config = config.with_steps()
+    config = _with_prior(config, prior)
     store = Path(store)
     found = _find(scans, store)
     compute = Compute.start(machine, ray)
     with Store.locked(store):
-        existing = _open_for_fits(store, config)
+        existing = _open_for_fits(store, config, prior)
         removed = _remove_withdrawn(existing, found) if existing else []
         survey = _survey(found, existing.records() if existing else {}, config, compute.context)
         new, odd = (survey.new, []) if existing else _split_odd_sizes(survey)
-        opened = existing or _create(store, new, config)
-        new, too_large = _split_too_large(new, opened.space.cube)
+        opened = existing or _create(store, new, config, prior)
+        new, too_large = _split_too_large(new, opened.space.cube, prior)
         aligned = [AlignedScan.of(one.scan, one.alignment, space=opened.space) for one in new]
         batches = _batches(found, aligned, batch_size or BATCH_SIZE[compute.batch_device.type])
         if batches and opened.base is None:
-            _fit_base(opened, aligned, config, compute.context)
-        failed = _fit_batches(opened, batches, config, compute)
+            _fit_base(opened, aligned, config, prior, compute.context)
+        failed = _fit_batches(opened, batches, config, prior, compute)
         opened.merge()
         skipped = sorted([*survey.skipped, *odd, *too_large, *failed], key=lambda one: one.name)
         opened.report(skipped)
@@ -180,14 +184,31 @@ def overfit(
         return OverfitResult(sorted(fitted), sorted(survey.kept), skipped, removed, list(opened.records().values()))
 
 
-def prepared_folder(store: Path | str, config: OverfitConfig) -> Path:
+def prepared_folder(store: Path | str, config: OverfitConfig, prior: FitPrior | None = None) -> Path:
     """Return the folder of the heads that are prepared for a store.
 
     Raises BadInput if no fits with these settings can be added to the store: better before its scans are prepared.
     """
     store = Path(store)
-    _open_if_any(store, config.with_steps())
+    _open_if_any(store, _with_prior(config, prior), prior)
     return store / PREPARED_FOLDER
+
+
+def completed_folder(store: Path | str) -> Path:
+    """Return the folder of the heads that are completed for a store."""
+    return Path(store) / COMPLETED_FOLDER
+
+
+def _with_prior(config: OverfitConfig, prior: FitPrior | None) -> OverfitConfig:
+    """The config with a number of steps. Raises BadInput if the prior is of other networks or another alignment."""
+    if prior is not None:
+        if config.field != prior.space.field:
+            raise BadInput("`prior`: is a model of other networks; give the settings of the store that it learned from")
+        if control_points(config.alignment) != prior.space.warps.control_points:
+            raise BadInput(
+                "`prior`: is a model of another canonical space; give the settings of the store that it learned from"
+            )
+    return config.with_steps(prior=prior is not None)
 
 
 def _find(scans: Path | str | Sequence[Scan], store: Path) -> list[Scan]:
@@ -204,13 +225,13 @@ def _require_apart(scans: Path, store: Path) -> None:
     inner, outer = store.resolve(), scans.resolve()
     if inner == outer or outer in inner.parents:
         raise BadInput(f"{store}: inside the folder of scans; give a store outside of {scans}")
-    if inner in outer.parents and outer != inner / PREPARED_FOLDER:
+    if inner in outer.parents and outer not in (inner / PREPARED_FOLDER, inner / COMPLETED_FOLDER):
         raise BadInput(f"{scans}: inside the store; give a folder of scans outside of {store}")
 
 
-def _open_for_fits(folder: Path, config: OverfitConfig) -> Store | None:
+def _open_for_fits(folder: Path, config: OverfitConfig, prior: FitPrior | None) -> Store | None:
     """The store in a folder, ready for more fits, or None if the folder is empty."""
-    store = _open_if_any(folder, config)
+    store = _open_if_any(folder, config, prior)
     if store:
         store.upgrade()
         # Shards that a killed run left: this run's shards may get the same names.
@@ -218,16 +239,19 @@ def _open_for_fits(folder: Path, config: OverfitConfig) -> Store | None:
     return store
 
 
-def _open_if_any(folder: Path, config: OverfitConfig) -> Store | None:
+def _open_if_any(folder: Path, config: OverfitConfig, prior: FitPrior | None) -> Store | None:
     """The store in a folder, or None if there is nothing yet. Raises BadInput if it has other settings."""
     require_store_folder(folder)
     # Hidden files are the lock and what a killed run left unfinished.
     visible = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
-    if not visible - {PREPARED_FOLDER}:
+    if not visible - {PREPARED_FOLDER, COMPLETED_FOLDER}:
         return None
     if "store.json" not in visible:
         raise BadInput(f"{folder}: not a store, and not empty; give a new or empty folder")
     store = Store(folder)
+    if store.prior != ("" if prior is None else prior.digest):
+        made = "without a prior" if not store.prior else "with a prior" if prior is None else "with another prior"
+        raise BadInput(f"`prior`: {folder} was made {made}; do as then, or fit into a new store")
     _require_same_settings(store, config)
     return store
 
@@ -235,6 +259,9 @@ def _open_if_any(folder: Path, config: OverfitConfig) -> Store | None:
 def _remove_withdrawn(store: Store, found: Sequence[Scan]) -> list[str]:
     """Remove the fits of scans that are gone from the folders of the found ones, and return their names."""
     folders = {store.folder_name(scan.folder): scan.folder for scan in found}
+    # Both folders of the store come from the same scans; one of them may have nothing left to find.
+    own = {name: store.folder / name for name in (PREPARED_FOLDER, COMPLETED_FOLDER)}
+    folders |= own if folders.keys() & own.keys() else {}
     names = {scan.name for scan in found}
     # The folder may hold more scans than were found: heads that were prepared from another folder.
     withdrawn = sorted(
@@ -322,18 +349,23 @@ def _split_odd_sizes(survey: Survey) -> tuple[list[NewScan], list[Skipped]]:
     return [one for one in survey.new if one.scan.name not in odd_names], odd
 
 
-def _split_too_large(new: Sequence[NewScan], cube: Cube) -> tuple[list[NewScan], list[Skipped]]:
+def _split_too_large(new: Sequence[NewScan], cube: Cube, prior: FitPrior | None) -> tuple[list[NewScan], list[Skipped]]:
     """The scans that the store's cube holds, and the others."""
     fitting = [one for one in new if cube.contains(one.alignment.bounds)]
     names = {one.scan.name for one in fitting}
     too_large = [one.scan.name for one in new if one.scan.name not in names]
-    return fitting, [
-        Skipped(name, f"{name}: larger than the store's cube; fit it into a new store") for name in too_large
-    ]
+    reason = (
+        "larger than the store's cube; fit it into a new store"
+        if prior is None
+        else "larger than all heads of the prior; cut its neck and shoulders, or fit it without `prior`"
+    )
+    return fitting, [Skipped(name, f"{name}: {reason}") for name in too_large]
 
 
-def _create(folder: Path, new: Sequence[NewScan], config: OverfitConfig) -> Store:
-    """A new store whose cube holds all scans."""
+def _create(folder: Path, new: Sequence[NewScan], config: OverfitConfig, prior: FitPrior | None = None) -> Store:
+    """A new store: in the space of the prior, or with a cube that holds all scans."""
+    if prior is not None:
+        return Store.create(folder, space=prior.space, settings=_as_json(config), prior=prior.digest)
     space = shared_space([one.alignment for one in new], config)
     return Store.create(folder, space=space, settings=_as_json(config))
 
@@ -351,11 +383,17 @@ def _batches(found: Sequence[Scan], new: Sequence[AlignedScan], size: int) -> di
     return {start: scans for start, scans in batches.items() if scans}
 
 
-def _fit_base(store: Store, scans: Sequence[AlignedScan], config: OverfitConfig, context: RunContext) -> None:
+def _fit_base(
+    store: Store,
+    scans: Sequence[AlignedScan],
+    config: OverfitConfig,
+    prior: FitPrior | None,
+    context: RunContext,
+) -> None:
     """Fit the network from which all others start, to the first scan that can be labelled."""
     name, labels = _first_labels(store, scans, config, context)
     with context.progress(config.fit.first_steps, f"first fit ({name})", "step") as bar:
-        store.save_base(fit_first(labels, config, on_progress=bar.update), scan=name)
+        store.save_base(fit_first(labels, config, prior=prior, on_progress=bar.update), scan=name)
 
 
 def _first_labels(
@@ -373,14 +411,18 @@ def _first_labels(
 
 
 def _fit_batches(
-    store: Store, batches: dict[int, list[AlignedScan]], config: OverfitConfig, compute: Compute
+    store: Store,
+    batches: dict[int, list[AlignedScan]],
+    config: OverfitConfig,
+    prior: FitPrior | None,
+    compute: Compute,
 ) -> list[Skipped]:
     """Fit the batches, save each as it is done, and return the scans that could not be fitted."""
     base = store.base
     if not batches or base is None:
         return []
     starts = list(batches)
-    setup = BatchSetup(base, store.space, config, compute.batch_device)
+    setup = BatchSetup(base, store.space, config, compute.batch_device, prior)
     tasks = [(batches[start], setup) for start in starts]
     total = sum(len(scans) for scans in batches.values())
     skipped: list[Skipped] = []

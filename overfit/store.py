@@ -1,6 +1,6 @@
 """The store between the stages: a folder of fitted weights and of what is known about each scan.
 
-    store.json            what all fits share: field, cube, warps, settings
+    store.json            what all fits share: field, cube, warps, settings, and which prior they start from, if any
     base.safetensors      the first fit, from which all others start
     weights.safetensors   parameters (scans, S), of the warps and the networks, and, in its header, one record per scan;
                           of many scans only the first, the others follow in weights-00001.safetensors and so on
@@ -8,6 +8,7 @@
     withdrawn.json        SHA-256 of the scans whose fits were removed: models trained on them are trained anew
     scans.csv             the records as a table, and the scans that were skipped with the reason
     prepared/             the heads that `hyperdiffusion overfit` prepared for this store, if it did
+    completed/            those that it completed: their scans show little of a head
 
 Every safetensors file carries its own records and appears by a rename, so that a kill leaves only whole files.
 """
@@ -67,6 +68,8 @@ class FitRecord:
     """Connected components of the fit's surface."""
     folder: str = ""
     """Folder below which the scan's file lies under that name; relative if it is in the store. Empty if unknown."""
+    seen_share: float = 1.0
+    """Share of the head's area that its scan shows. The rest is invented, and errors do not count there."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ class Store:
                 raise BadInput(f"{self.folder}: made by a newer version; update hyperdiffusion")
             self.space = HeadSpace.of(content)
             self.settings: dict[str, Any] = content["settings"]
+            self.prior: str = content.get("prior", "")
             if self.version == 1:
                 self.settings = rename_settings(self.settings)
             if self.version <= UNALIGNED_VERSION:
@@ -166,15 +170,15 @@ class Store:
             raise _damaged(self.folder, error) from error
 
     @classmethod
-    def create(cls, folder: Path, *, space: HeadSpace, settings: dict[str, Any]) -> "Store":
-        """Make an empty store."""
-        _write_description(folder, space, settings)
+    def create(cls, folder: Path, *, space: HeadSpace, settings: dict[str, Any], prior: str = "") -> "Store":
+        """Make an empty store; `prior` tells the model that its fits start from, if there is one, from others."""
+        _write_description(folder, space, settings, prior)
         return cls(folder)
 
     def upgrade(self) -> None:
         """Write the description of an older store in the form of this version, before new fits are added."""
         if self.version < VERSION:
-            _write_description(self.folder, self.space, self.settings)
+            _write_description(self.folder, self.space, self.settings, self.prior)
             self.version = VERSION
 
     @property
@@ -361,8 +365,9 @@ def _damaged(folder: Path, reason: Exception | str) -> BadInput:
     return BadInput(f"{folder / 'store.json'}: damaged ({reason}); restore it, or fit into a new folder")
 
 
-def _write_description(folder: Path, space: HeadSpace, settings: dict[str, Any]) -> None:
-    write_json(folder / "store.json", {"version": VERSION, **asdict(space), "settings": settings})
+def _write_description(folder: Path, space: HeadSpace, settings: dict[str, Any], prior: str) -> None:
+    description = {"version": VERSION, **asdict(space), "settings": settings}
+    write_json(folder / "store.json", description | ({"prior": prior} if prior else {}))
 
 
 def _write(path: Path, parameters: torch.Tensor, records: Sequence[FitRecord]) -> None:

@@ -20,7 +20,7 @@ LAYERS = {
         ["scans", "field"],
         ["canonical"],
         ["neural_head", "labels", "lr_schedule", "soap"],
-        ["fit", "paper_fit", "decoder"],
+        ["fit", "paper_fit", "decoder", "prior"],
         ["field_labels", "fit_metrics", "store"],
         ["repair"],
         ["decode_folder", "fit_batch"],

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch.nn.functional import silu
 
 from hyperdiffusion.diffusion.checkpoint import Checkpoint
-from hyperdiffusion.diffusion.coordinates import LatentCoordinates
 from overfit import FIELD_LOSS, BadInput, HeadSpace, NeuralHead
 from overfit.canonical.warp import UNIT_MM, interpolation
 
@@ -39,12 +38,7 @@ class LinearHeads:
 
     def __init__(self, checkpoint: Checkpoint):
         """Take a model of warped heads with latent coordinates. Raises BadInput if it is another."""
-        coordinates, space = checkpoint.coordinates, checkpoint.space
-        if not isinstance(coordinates, LatentCoordinates) or not space.warps.control_points:
-            raise BadInput(
-                "`checkpoint`: completion needs a latent space of warped heads; give the included model, or one that "
-                "was trained with `coordinates=latent` on a store of `align=warp`"
-            )
+        coordinates, space = checkpoint.require_latent("`checkpoint`"), checkpoint.space
         if space.field.activation != "silu":
             raise BadInput("`checkpoint`: completion needs smooth networks; give one of `activation=silu`")
         self.space: HeadSpace = space

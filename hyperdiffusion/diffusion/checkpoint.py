@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ FIRST_VERSION_OF_THESE_WARPS = 6
 EARLIER_TRANSFORMER = {"adaptive_norm": False}
 # What a training did before it had these settings.
 EARLIER_TRAINING = {"timestep_density": "uniform", "independent_components": False}
+EARLIER_LATENT_SPACE = {"prior_steps": 2_000}
 # The basis of latent coordinates: nearly all of a checkpoint. That of the included one is in half precision.
 BASIS = "coordinates.basis"
 # Prefix of the tensors about attributes.
@@ -104,6 +106,12 @@ class Checkpoint:
         """Where the tensors are."""
         return self.coordinates.mean.device
 
+    @property
+    def digest(self) -> str:
+        """What tells it from other models: the SHA-256 of its mean head and its training."""
+        parts = (self.coordinates.mean.cpu().numpy().tobytes(), repr(self.training).encode())
+        return sha256(b"".join(parts)).hexdigest()
+
     def head(self, parameters: Float[torch.Tensor, " S"]) -> NeuralHead:
         """Return the head of a row of sampled parameters."""
         return self.space.head(parameters)
@@ -115,6 +123,15 @@ class Checkpoint:
                 f"{name}: has no attributes; train one with `hyperdiffusion train STORE CHECKPOINT --attributes CSV`"
             )
         return self.conditioning
+
+    def require_latent(self, name: str = "the model") -> LatentCoordinates:
+        """Return the coordinates. Raises BadInput about the model of this name if it is none of warped heads."""
+        if not isinstance(self.coordinates, LatentCoordinates) or not self.space.warps.control_points:
+            raise BadInput(
+                f"{name}: has no latent space of warped heads; give the included model, or one that was trained with "
+                "`coordinates=latent` on a store of `align=warp`"
+            )
+        return self.coordinates
 
     def save(self, path: Path) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -207,7 +224,10 @@ def _complete(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a training, with those that did not exist yet when it ran."""
     if "transformer" not in settings:
         return dict(settings)
-    return _filled(settings, EARLIER_TRAINING) | {"transformer": _filled(settings["transformer"], EARLIER_TRANSFORMER)}
+    return _filled(settings, EARLIER_TRAINING) | {
+        "transformer": _filled(settings["transformer"], EARLIER_TRANSFORMER),
+        "latent_space": _filled(settings.get("latent_space", {}), EARLIER_LATENT_SPACE),
+    }
 
 
 def _filled(settings: Mapping[str, Any], missing: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,20 +67,34 @@ class LatentCoordinates:
         codes: Float[torch.Tensor, "heads D"],
         sizes: Sequence[int],
     ) -> "LatentCoordinates":
-        """Return whitened coordinates for the parameters `mean + codes @ directions`.
+        """Return whitened coordinates for the parameters `mean + codes @ directions` of heads with these codes."""
+        codes = codes.double()
+        covariance = torch.cov(codes.T, correction=0).reshape(codes.shape[1], -1)
+        mean = mean.double() + codes.mean(0) @ directions.double()
+        return cls.from_covariance(mean, directions, covariance=covariance, sizes=sizes)
 
-        The basis is rotated to the principal components of the codes. The directions fit unseen heads as well as
-        the heads they were learned on, so that all variance ratios are 1.
+    @classmethod
+    def from_covariance(
+        cls,
+        mean: Float[torch.Tensor, " S"],
+        directions: Float[torch.Tensor, "D S"],
+        *,
+        covariance: Float[torch.Tensor, "D D"],
+        sizes: Sequence[int],
+    ) -> "LatentCoordinates":
+        """Return whitened coordinates for the parameters `mean + codes @ directions` of codes with this covariance.
+
+        The basis is rotated to the principal components. The directions fit unseen heads as well as the heads they were
+        learned on, so that all variance ratios are 1.
         """
         span, triangular = torch.linalg.qr(directions.double().T)
-        code_mean = codes.double().mean(0)
-        centred = (codes.double() - code_mean) @ triangular.T
-        _, singular, rotation = torch.linalg.svd(centred, full_matrices=False)
-        kept = singular > MIN_RELATIVE_STD * singular[0]
-        std = singular[kept] / len(codes) ** 0.5
-        basis = (span @ rotation[kept].T).T
-        mean = mean.double() + code_mean @ directions.double()
-        return cls(tuple(sizes), mean.float(), basis.float().contiguous(), std.float(), torch.ones(len(std)))
+        energy, rotation = torch.linalg.eigh(triangular @ covariance.double() @ triangular.T)
+        std, rotation = energy.flip(0).clamp(min=0).sqrt(), rotation.flip(1)
+        kept = std > MIN_RELATIVE_STD * std[0]
+        basis = (span @ rotation[:, kept]).T
+        return cls(
+            tuple(sizes), mean.float(), basis.float().contiguous(), std[kept].float(), torch.ones(int(kept.sum()))
+        )
 
     def encode(self, parameters: Float[torch.Tensor, "B S"]) -> Float[torch.Tensor, "B D"]:
         """Return coordinates of zero mean and unit variance by projection onto the basis."""

@@ -14,6 +14,7 @@ from hyperdiffusion.diffusion.coordinates import LatentCoordinates
 from overfit.canonical.warp import UNIT_MM
 from overfit.field_labels import FIELD_LOSS, FieldLabels, fitted_distances
 from overfit.fit import autocast, losses
+from overfit.labels import LabelBatch
 from overfit.lr_schedule import lr_factor
 from overfit.neural_head import HeadSpace
 from overfit.runtime.errors import require_at_least, require_between
@@ -37,6 +38,8 @@ class LatentSpaceConfig:
     """Upper bound on the latent space's dimension; it is also at most half the number of heads."""
     latent_steps: int = 12_000
     """Optimizer steps that learn the latent space."""
+    prior_steps: int = 2_000
+    """Optimizer steps that learn the directions which a prior lacks."""
     latent_batch_size: int = 16
     """Heads in one step of learning the latent space or encoding."""
     latent_points: int = 512
@@ -98,11 +101,16 @@ class AutoDecoder:
     directions: Float[torch.Tensor, "D S"]
     """What each entry of a code adds to the parameters."""
     codes: torch.nn.Embedding
-    """One code (D,) a head; sparse, since few heads take part in a step and the others' moments must not decay."""
+    """One code a head; sparse, since few heads take part in a step and the others' moments must not decay."""
+    fixed: Float[torch.Tensor, "F S"] | None = None
+    """Directions that are not learned; the first F entries of a code lie along them, if there are any."""
 
-    def decode(self, codes: Float[torch.Tensor, "B D"]) -> Float[torch.Tensor, "B S"]:
+    def decode(self, codes: Float[torch.Tensor, "B D_F"]) -> Float[torch.Tensor, "B S"]:
         """Return the parameters of codes."""
-        return torch.addmm(self.mean, codes, self.directions)
+        if self.fixed is None:
+            return torch.addmm(self.mean, codes, self.directions)
+        along_fixed, along_others = codes.split([len(self.fixed), len(self.directions)], dim=1)
+        return torch.addmm(torch.addmm(self.mean, along_fixed, self.fixed), along_others, self.directions)
 
     def losses(
         self,
@@ -120,7 +128,7 @@ class AutoDecoder:
 class HeadLabels:
     """What fitted heads say about their surfaces, and their warps."""
 
-    field: FieldLabels
+    field: LabelBatch
     """Points near each surface and their signed distances, in canonical space."""
     warp: Float[torch.Tensor, "heads W"]
     """The warps' parameters."""
@@ -150,7 +158,7 @@ class SharedLabels:
 
     @classmethod
     def of(
-        cls, space: HeadSpace, weights: Float[torch.Tensor, "heads P"], *, labels: FieldLabels, seed: int
+        cls, space: HeadSpace, weights: Float[torch.Tensor, "heads P"], *, labels: LabelBatch, seed: int
     ) -> "SharedLabels":
         """Return the distances of networks at some of their labelled points."""
         points = labels.points.flatten(0, 1)

@@ -6,6 +6,7 @@ that are not encoded yet.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +17,7 @@ from hyperdiffusion.diffusion.attribute_table import AttributeTable
 from hyperdiffusion.diffusion.coordinates import Coordinates, LatentCoordinates, WeightCoordinates
 from hyperdiffusion.diffusion.encode import encode_heads
 from hyperdiffusion.diffusion.latent_space import learn_latent_space
+from hyperdiffusion.diffusion.prior_space import extend_latent_space
 from hyperdiffusion.diffusion.training_config import TrainingConfig, TrainingRun
 from overfit.runtime.errors import BadInput
 from overfit.runtime.machine import RunContext
@@ -62,13 +64,21 @@ def train_val_split(count: int, config: TrainingConfig) -> tuple[list[int], list
     return order[held_out:], order[:held_out]
 
 
-def encode_store(rows: ParameterRows, path: Path, *, run: TrainingRun, context: RunContext) -> EncodedStore:
+def encode_store(
+    rows: ParameterRows,
+    path: Path,
+    *,
+    run: TrainingRun,
+    prior: LatentCoordinates | None = None,
+    context: RunContext,
+) -> EncodedStore:
     """Return the coordinates and codes of a store's heads.
 
     Args:
         rows: The store's heads.
         path: File that keeps latent codes. Weight coordinates need none: they are computed when they are used.
         run: The training that the codes are for.
+        prior: Coordinates that are extended; without them, a latent space is learned from the heads alone.
         context: Device, CPU cores and progress bar.
 
     Raises:
@@ -82,7 +92,7 @@ def encode_store(rows: ParameterRows, path: Path, *, run: TrainingRun, context: 
     if path.exists():
         encoding = _Encoding.load(path, rows.space.token_sizes, run)
     else:
-        encoding = _start(rows, order, training=len(training), config=run.config, context=context)
+        encoding = _start(rows, order, training=len(training), config=run.config, prior=prior, context=context)
         encoding.save(path, run)
     _encode_rest(encoding, rows, order, path=path, run=run, context=context)
     return EncodedStore(encoding.coordinates, encoding.codes[: len(training)], encoding.codes[len(training) :])
@@ -122,7 +132,13 @@ class _Encoding:
 
 
 def _start(
-    rows: ParameterRows, order: Sequence[int], *, training: int, config: TrainingConfig, context: RunContext
+    rows: ParameterRows,
+    order: Sequence[int],
+    *,
+    training: int,
+    config: TrainingConfig,
+    prior: LatentCoordinates | None,
+    context: RunContext,
 ) -> _Encoding:
     """The coordinates of heads in an order, the training heads first, and the codes that come with them.
 
@@ -136,7 +152,8 @@ def _start(
             coordinates, torch.zeros(len(order), coordinates.size), torch.zeros(len(order), dtype=torch.bool)
         )
     chosen = torch.linspace(0, len(order) - 1, min(len(order), limit)).long()
-    coordinates, found = learn_latent_space(
+    learn = learn_latent_space if prior is None else partial(extend_latent_space, prior=prior)
+    coordinates, found = learn(
         rows.space,
         rows[[order[index] for index in chosen.tolist()]].to(context.device),
         config=config.latent_space,

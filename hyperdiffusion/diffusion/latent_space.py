@@ -66,18 +66,35 @@ def learn_latent_space(
     labels = HeadLabels.of(networks, weights, context=context)
     # Signed distances of heads that are not aligned do not mix to those of a head.
     shared = SharedLabels.of(networks, weights, labels=labels.field, seed=seed) if space.warps.size else None
-    mixed = min(round(config.mixed_share * config.latent_batch_size), config.latent_batch_size - 1)
-    mixtures = Mixtures(shared, mixed) if shared and mixed else None
     # At most half as many directions as heads, lest each head get one of its own.
     rank = max(1, min(config.latent_dim, len(weights) // 2))
-    codes = _principal_components(_near_surface(shared) if shared else weights, rank)
+    codes = principal_components(near_surface(shared.distance, shared) if shared else weights, rank)
     decoder = _regression(networks, weights, codes)
+    learn(decoder, labels, shared, steps=config.latent_steps, config=config, seed=seed, context=context)
+    learned = [tensor.detach().cpu() for tensor in (decoder.mean, decoder.directions, decoder.codes.weight)]
+    mean, directions, codes = _with_warps(space.warp_parameters(parameters).cpu(), learned, config)
+    coordinates = LatentCoordinates.from_codes(mean, directions, codes=codes, sizes=space.token_sizes)
+    return coordinates, coordinates.encode(torch.addmm(mean, codes, directions))
+
+
+def learn(
+    decoder: AutoDecoder,
+    labels: HeadLabels,
+    shared: SharedLabels | None,
+    *,
+    steps: int,
+    config: LatentSpaceConfig,
+    seed: int,
+    context: RunContext,
+) -> None:
+    """Fit mean, directions and codes of a decoder to labels in place, and to mixtures of heads at shared points."""
+    mixed = min(round(config.mixed_share * config.latent_batch_size), config.latent_batch_size - 1)
     common = [{"params": [decoder.directions], "lr": config.basis_lr}, {"params": [decoder.mean], "lr": config.mean_lr}]
     optimizers = [
         code_optimizer(decoder.codes, config.code_lr),
         torch.optim.Adam(common, betas=ADAM_BETAS, fused=True),
     ]
-    with context.progress(config.latent_steps, "learning the latent space", "step") as bar:
+    with context.progress(steps, "learning the latent space", "step") as bar:
 
         def show(loss: torch.Tensor) -> None:
             bar.update()
@@ -88,17 +105,13 @@ def learn_latent_space(
             decoder,
             labels,
             optimizers=optimizers,
-            steps=config.latent_steps,
+            steps=steps,
             penalty=config.code_penalty,
             config=config,
-            mixtures=mixtures,
+            mixtures=Mixtures(shared, mixed) if shared and mixed else None,
             seed=seed,
             on_step=show,
         )
-    learned = [tensor.detach().cpu() for tensor in (decoder.mean, decoder.directions, decoder.codes.weight)]
-    mean, directions, codes = _with_warps(space.warp_parameters(parameters).cpu(), learned, config)
-    coordinates = LatentCoordinates.from_codes(mean, directions, codes=codes, sizes=space.token_sizes)
-    return coordinates, coordinates.encode(torch.addmm(mean, codes, directions))
 
 
 def _with_warps(
@@ -107,10 +120,7 @@ def _with_warps(
     """Mean (S,), directions (D, S) and codes (heads, D) of heads, from warps (heads, W) and those of the networks."""
     mean, directions, codes = learned
     warp_mean = warps.mean(0)
-    _, singular, rows = torch.linalg.svd(warps - warp_mean, full_matrices=False)
-    # Largest first; without warps there is none.
-    varying = int((singular > MIN_RELATIVE_STD * singular[:1]).sum())
-    rows = rows[: min(varying, config.warp_dim, max(1, len(warps) // 2))]
+    rows = warp_components(warps - warp_mean, config)
     return (
         torch.cat([warp_mean, mean]),
         torch.block_diag(rows, directions),
@@ -118,15 +128,23 @@ def _with_warps(
     )
 
 
-def _near_surface(shared: SharedLabels) -> torch.Tensor:
-    """Signed distances (heads, n), weighted by how close the points are to all surfaces."""
+def warp_components(centred: Float[torch.Tensor, "heads W"], config: LatentSpaceConfig) -> Float[torch.Tensor, "d W"]:
+    """Return the principal components of warps' differences from their mean, of which there are at most half."""
+    _, singular, rows = torch.linalg.svd(centred, full_matrices=False)
+    # Largest first; without warps there is none.
+    varying = int((singular > MIN_RELATIVE_STD * singular[:1]).sum())
+    return rows[: min(varying, config.warp_dim, max(1, len(centred) // 2))]
+
+
+def near_surface(distance: Float[torch.Tensor, "n heads"], shared: SharedLabels) -> Float[torch.Tensor, "heads n"]:
+    """Return distances at shared points, clamped and weighted by how close the points are to all surfaces."""
     known = shared.distance.clamp(-COMPONENT_BAND_MM, COMPONENT_BAND_MM)
     weight = torch.exp(-known.abs().mean(1, keepdim=True) / COMPONENT_FALLOFF_MM)
-    return (weight.sqrt() * known).T
+    return (weight.sqrt() * distance.clamp(-COMPONENT_BAND_MM, COMPONENT_BAND_MM)).T
 
 
-def _principal_components(rows: torch.Tensor, rank: int) -> torch.Tensor:
-    """White codes (heads, rank or fewer) of rows (heads, d)."""
+def principal_components(rows: Float[torch.Tensor, "heads d"], rank: int) -> Float[torch.Tensor, "heads D"]:
+    """Return white codes of rows, `rank` numbers each or fewer."""
     centred = rows.cpu().double()
     left, singular, _ = torch.linalg.svd(centred - centred.mean(0), full_matrices=False)
     kept = singular > MIN_RELATIVE_STD * singular[0]

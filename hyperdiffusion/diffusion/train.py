@@ -55,6 +55,7 @@ def train(
     *,
     config: TrainingConfig = TrainingConfig(),
     attributes: AttributeTable | None = None,
+    prior: Checkpoint | None = None,
     machine: Machine = Machine(),
     wandb: Wandb = "disabled",
     shard: bool = False,
@@ -72,6 +73,8 @@ def train(
         config: How to train.
         attributes: What is known of the store's heads, from `read_attributes`, for a model that can be asked for it.
             A card with all attributes is written beside the checkpoint, under its name with `.md`.
+        prior: The model of other heads that the store's fits started from: its latent space is extended, and what few
+            heads say of their distribution is shrunk towards it.
         machine: The part of this computer to use. Under torchrun, all processes share every batch.
         wandb: Whether to log to Weights & Biases.
         shard: Under torchrun, split the model over the processes too (FSDP).
@@ -79,7 +82,8 @@ def train(
 
     Raises:
         BadInput: If the store has fewer than two heads or weights that are not finite, if the checkpoint belongs to
-            another training, if there is no compiler, or if the attributes are not those of the store's heads.
+            another training, if there is no compiler, if the attributes are not those of the store's heads, or if the
+            store's fits did not start from the prior.
     """
     store, checkpoint = Path(store), Path(checkpoint)
     if compile and not any(map(shutil.which, COMPILERS)):
@@ -89,6 +93,9 @@ def train(
     if attributes is not None:
         _require_fitting(attributes, rows, config)
         run = replace(run, attributes=attributes.digest)
+    if prior is not None:
+        _require_prior(prior, store, config)
+        run = replace(run, prior=prior.digest)
     if len(rows) < 2:
         raise BadInput(f"{store}: holds one head, too few to learn a distribution from; fit more scans into it")
     if checkpoint.exists():
@@ -104,6 +111,7 @@ def train(
             rows,
             checkpoint,
             attributes,
+            prior,
             run=run,
             context=context,
             processes=processes,
@@ -146,6 +154,7 @@ def _train(
     rows: ParameterRows,
     path: Path,
     table: AttributeTable | None,
+    prior: Checkpoint | None,
     *,
     run: TrainingRun,
     context: RunContext,
@@ -159,11 +168,15 @@ def _train(
     with processes.main_first():
         _remove_withdrawn(codes, CODES, run)
         _remove_withdrawn(saved, STATE, run)
-        data = encode_store(rows, codes, run=run, context=context)
+        known = None if prior is None else prior.require_latent("`prior`")
+        data = encode_store(rows, codes, run=run, prior=known, context=context)
     if table is not None:
         training, validation = train_val_split(len(rows), run.config)
         data = replace(data, attributes=table.rows([*training, *validation]))
     trainer = Trainer(data, run.config, device=context.device, processes=processes, shard=shard, compile=compile)
+    if prior is not None and not trainer.validates:
+        # So few heads: nothing would keep the transformer from memorising them.
+        trainer.total_steps = 0
     if saved.exists():
         trainer.state.load(saved, run=run)
     processes.barrier()
@@ -295,6 +308,17 @@ def _require_fitting(table: AttributeTable, rows: ParameterRows, config: Trainin
     for name, values in zip(table.attributes.names, table.rows(training).values.unbind(1), strict=True):
         if values.isnan().all():
             raise BadInput(f"`attributes`: {name} is known of no training head; know more heads, or leave it out")
+
+
+def _require_prior(prior: Checkpoint, store: Path, config: TrainingConfig) -> None:
+    prior.require_latent("`prior`")
+    if config.coordinates != "latent":
+        raise BadInput(f"`coordinates={config.coordinates}`: have no prior; give latent, or train without `prior`")
+    if Store(store).prior != prior.digest:
+        raise BadInput(
+            f"`prior`: the fits of {store} did not start from it; fit the scans into a new store with "
+            "`hyperdiffusion overfit SCANS STORE --prior`"
+        )
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -106,11 +106,14 @@ class TrainingRun:
     """SHA-256 of the scans that were removed from the store."""
     attributes: str = ""
     """SHA-256 of the heads' attributes; empty without attributes."""
+    prior: str = ""
+    """What tells the prior that training starts from from others; empty without a prior."""
 
     def to_json(self) -> dict[str, Any]:
         """Return settings and heads as they are written into files."""
-        attributes = {"attributes": self.attributes} if self.attributes else {}
-        return {"settings": asdict(self.config) | attributes, "heads": list(self.heads)}
+        named = {"attributes": self.attributes, "prior": self.prior}
+        given = {name: digest for name, digest in named.items() if digest}
+        return {"settings": asdict(self.config) | given, "heads": list(self.heads)}
 
     def count_withdrawn(self, heads: Sequence[str]) -> int:
         """Return how many heads of an earlier training were removed from the store since."""
@@ -126,6 +129,9 @@ class TrainingRun:
         if found.get("attributes", "") != self.attributes:
             how = "without" if "attributes" not in found else "with other" if self.attributes else "with"
             raise BadInput(f"{path}: was trained {how} attributes; do as then, or give another checkpoint name")
+        if found.get("prior", "") != self.prior:
+            how = "without a prior" if "prior" not in found else "with another prior" if self.prior else "with a prior"
+            raise BadInput(f"{path}: was trained {how}; do as then, or give another checkpoint name")
         for name, value in flatten_settings(asdict(self.config)).items():
             if name not in RESUMABLE_CHANGES and found.get(name) != value:
                 raise BadInput(

@@ -212,3 +212,26 @@ COMPLETION = (
     Column("spread_unseen_mm", "spread of draws, unseen, mm", digits=2),
     Column("spread_seen_mm", "seen, mm", digits=2),
 )
+FEW_SCANS = (
+    Column("set", "samples of the model of"),
+    ONE_NNA,
+    COVERAGE,
+    MMD,
+    FRECHET,
+    MAPS_ONE_NNA,
+    DIVERSITY,
+    COPY_RATE,
+    Column("nearest_training_mm", "distance to the nearest training head, mm"),
+    Column("test_nearest_training_mm", "the same of test heads, mm"),
+    ONE_COMPONENT,
+    Column(
+        "of_users_population", "nearer to the scans' population than to the prior's", "higher", digits=0, percent=True
+    ),
+    Column("dimensions", "dimensions", digits=0),
+)
+COMPLETION_NOISE = (
+    Column("points", "points", digits=0),
+    Column("noise_mm", "noise, mm", digits=1),
+    Column("completed_mm", "completed head: error, mm", digits=2),
+    Column("closed_mm", "closed scan: error, mm", digits=2),
+)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import compare_generators
 import completion
+import completion_noise
+import few_scans
 import fit_quality
 import fit_scale
 import fit_settings
@@ -24,7 +26,7 @@ from benchmark_runs import run, short_fits
 from support import ONE_THREAD, SMALL, TINY, ellipsoid, random_head
 
 from hyperdiffusion import TransformerConfig, train
-from overfit import AlignmentConfig, BadInput, overfit
+from overfit import AlignmentConfig, BadInput, RunContext, Store, overfit
 
 # Methods that need no minutes and no GPU; the omitted ones differ from these by a number.
 METHODS = [
@@ -110,6 +112,32 @@ def test_completion(tmp_path):
     # The whole head is the truth.
     assert row["seen_mm"] < row["unseen_mm"] < row["mean_head_mm"]
     assert row["spread_seen_mm"] < row["spread_unseen_mm"]
+
+
+def test_completion_noise(tmp_path):
+    (tmp_path / "heads").mkdir()
+    random_head(0).export(tmp_path / "heads" / "0.ply")
+    model = Path(__file__).parents[2] / "checkpoints" / "heads.safetensors"
+    arguments = (model, tmp_path / "heads", "--count", 1, "--scans", 2000, 0.3, "--resolution", 48)
+    quick = ("--completion.completion-steps", 5)
+    (row,) = run(completion_noise, tmp_path / "result.json", *arguments, *quick)["rows"]
+    assert row["points"] == 2000 and 0.1 < row["completed_mm"] < 3 and 0.1 < row["closed_mm"] < 3
+
+
+def test_few_scans_takes_the_first_fits(store, tmp_path):
+    few_scans._copy_first(store, tmp_path / "copy", 2)
+    copy, whole = Store(tmp_path / "copy").read(), Store(store).read()
+    assert [record.name for record in copy.records] == [record.name for record in whole.records[:2]]
+    assert copy.space == whole.space and (copy.parameters == whole.parameters[:2]).all()
+
+
+def test_few_scans_tells_whose_heads_samples_are_like():
+    radii = [(70, 100, 80), (70, 100, 85), (90, 120, 100)]
+    heads = [ellipsoid(one) for one in radii]
+    share = few_scans._share_nearest(
+        heads, [ellipsoid((70, 100, 82))], [ellipsoid((92, 120, 100))], context=RunContext()
+    )
+    assert share == pytest.approx(2 / 3)
 
 
 def test_prepare_quality(tmp_path):

@@ -160,6 +160,8 @@ CONTENTS: dict[str, Table | StepTimes | Value] = {
     "population": Table(columns.POPULATION, ("population",)),
     "control": Table(columns.CONTROL, ("control",)),
     "completion": Table(columns.COMPLETION, ("completion",)),
+    "completion-noise": Table(columns.COMPLETION_NOISE, ("completion_noise",)),
+    "few-scans": Table(columns.FEW_SCANS, ("few_scans",)),
     "alignment-ict-96": Table(columns.ALIGNMENT, ("alignment_ict_96",)),
     "denoiser": Table(columns.DENOISER, ("denoiser",)),
     "alignment-default-96": Table(columns.ALIGNMENT, ("alignment_default_96",)),

@@ -67,11 +67,20 @@ class LatentCoordinates:
         codes: Float[torch.Tensor, "heads D"],
         sizes: Sequence[int],
     ) -> "LatentCoordinates":
-        """Return whitened coordinates for the parameters `mean + codes @ directions` of heads with these codes."""
-        codes = codes.double()
-        covariance = torch.cov(codes.T, correction=0).reshape(codes.shape[1], -1)
-        mean = mean.double() + codes.mean(0) @ directions.double()
-        return cls.from_covariance(mean, directions, covariance=covariance, sizes=sizes)
+        """Return whitened coordinates for the parameters `mean + codes @ directions`.
+
+        The basis is rotated to the principal components of the codes. The directions fit unseen heads as well as
+        the heads they were learned on, so that all variance ratios are 1.
+        """
+        span, triangular = torch.linalg.qr(directions.double().T)
+        code_mean = codes.double().mean(0)
+        centred = (codes.double() - code_mean) @ triangular.T
+        _, singular, rotation = torch.linalg.svd(centred, full_matrices=False)
+        kept = singular > MIN_RELATIVE_STD * singular[0]
+        std = singular[kept] / len(codes) ** 0.5
+        basis = (span @ rotation[kept].T).T
+        mean = mean.double() + code_mean @ directions.double()
+        return cls(tuple(sizes), mean.float(), basis.float().contiguous(), std.float(), torch.ones(len(std)))
 
     @classmethod
     def from_covariance(
@@ -82,11 +91,7 @@ class LatentCoordinates:
         covariance: Float[torch.Tensor, "D D"],
         sizes: Sequence[int],
     ) -> "LatentCoordinates":
-        """Return whitened coordinates for the parameters `mean + codes @ directions` of codes with this covariance.
-
-        The basis is rotated to the principal components. The directions fit unseen heads as well as the heads they were
-        learned on, so that all variance ratios are 1.
-        """
+        """Return what `from_codes` returns, for codes of zero mean and with this covariance."""
         span, triangular = torch.linalg.qr(directions.double().T)
         energy, rotation = torch.linalg.eigh(triangular @ covariance.double() @ triangular.T)
         std, rotation = energy.flip(0).clamp(min=0).sqrt(), rotation.flip(1)

@@ -41,10 +41,16 @@ def test_a_sphere_is_fitted_to_a_millimetre():
 
 def test_without_mixtures_a_fit_is_the_same_alone_and_in_a_batch():
     config = dataclasses.replace(CONFIG, steps=10, lr=1e-3, mixture_weight=0.0)
-    alone = fit(FIELD, initial(), stacked(100), config=config)
-    batch = fit(FIELD, initial(), stacked(80, 100), config=config)
-    torch.testing.assert_close(batch[1], alone[0], atol=1e-4, rtol=1e-3)
-    assert not torch.allclose(batch[0], alone[0], atol=1e-3)
+    (alone,) = fit(FIELD, initial(), stacked(100), config=config)
+    other, same = fit(FIELD, initial(), stacked(80, 100), config=config)
+    points = stacked(100).points[0]
+
+    def apart(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return (FIELD(first, points) - FIELD(second, points)).abs().mean()
+
+    # Products of batches of two sizes are rounded differently, and where gradients vanish, rounding decides their sign.
+    moved = apart(alone, initial())
+    assert apart(same, alone) < 0.05 * moved and apart(other, alone) > 0.3 * moved
 
 
 def test_each_scan_may_start_from_weights_of_its_own():

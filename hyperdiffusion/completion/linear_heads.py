@@ -43,7 +43,7 @@ class LinearHeads:
             raise BadInput("`checkpoint`: completion needs smooth networks; give one of `activation=silu`")
         self.space: HeadSpace = space
         self.mean = coordinates.mean.cpu()
-        self.directions = (coordinates.std[:, None] * coordinates.basis).cpu()
+        self.directions = coordinates.directions.cpu()
         self._by_layer = space.field.tensors(space.weights(self.directions).contiguous())
         warps = space.warp_parameters(self.directions).double().numpy() * UNIT_MM
         self._displacements = warps[:, : 3 * len(space.warps.control_points)].reshape(len(warps), -1, 3)

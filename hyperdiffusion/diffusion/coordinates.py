@@ -119,6 +119,11 @@ class LatentCoordinates:
         """D, the number of coordinates."""
         return len(self.std)
 
+    @property
+    def directions(self) -> Float[torch.Tensor, "D S"]:
+        """What each entry of whitened coordinates adds to the parameters."""
+        return self.std[:, None] * self.basis
+
     @cached_property
     def relative_std(self) -> Float[torch.Tensor, " D"]:
         """Standard deviations divided by their root mean square."""

@@ -206,7 +206,7 @@ def encode_heads(
     context: RunContext = RunContext(),
 ) -> Float[torch.Tensor, "heads D"]:
     """Return the codes whose heads agree best with fitted heads about surfaces and warps; the basis stays fixed."""
-    directions = coordinates.std[:, None] * coordinates.basis
+    directions = coordinates.directions
     codes = code_table(torch.zeros(len(parameters), len(directions), device=parameters.device))
     fit_codes(
         AutoDecoder(space, coordinates.mean, directions, codes),

@@ -21,7 +21,7 @@ from overfit.neural_head import HeadSpace
 # another population a smaller weight goes too far: codes of norm 40, three times that of the prior's own heads.
 START_STEPS = 100
 START_LR = 0.1
-START_PENALTY = 1e-3
+NEAREST_PENALTY = 1e-3
 # Directions that are smaller than this share of the largest are rounding errors: bases may be in half precision.
 MIN_RELATIVE_SIZE = 1e-3
 
@@ -43,7 +43,7 @@ class HeadPrior:
     def of(cls, checkpoint: Checkpoint, name: str = "the model") -> "HeadPrior":
         """Return the prior of a checkpoint. Raises BadInput about the model of this name if it has no latent space."""
         coordinates, space = checkpoint.require_latent(name), checkpoint.space
-        directions = principal_directions(space.weights(coordinates.std[:, None] * coordinates.basis))
+        directions = principal_directions(space.weights(coordinates.directions))
         return cls(space, checkpoint.digest, space.weights(coordinates.mean).cpu().clone(), directions)
 
     def nearest(self, labels: LabelBatch, *, mean: Float[torch.Tensor, " P"]) -> Float[torch.Tensor, "scans P"]:
@@ -60,7 +60,7 @@ class HeadPrior:
             HeadLabels(labels, torch.zeros(count, 0, device=device)),
             optimizers=[code_optimizer(codes, START_LR)],
             steps=START_STEPS,
-            penalty=START_PENALTY,
+            penalty=NEAREST_PENALTY,
             config=LatentSpaceConfig(latent_batch_size=count),
         )
         return decoder.decode(codes.weight).detach()

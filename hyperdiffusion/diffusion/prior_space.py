@@ -23,13 +23,11 @@ from hyperdiffusion.diffusion.encode import (
     fit_codes,
 )
 from hyperdiffusion.diffusion.latent_space import learn, near_surface, principal_components, warp_components
-from hyperdiffusion.diffusion.prior import principal_directions
+from hyperdiffusion.diffusion.prior import NEAREST_PENALTY, principal_directions
 from overfit.field_labels import fitted_distances
 from overfit.neural_head import HeadSpace
 from overfit.runtime.machine import RunContext
 
-# Weight of the squared norm of codes along the prior's directions; see `START_PENALTY`.
-ENCODE_PENALTY = 1e-3
 # Correlations shrink by this share at least: fewer heads than directions have a covariance without full rank.
 MIN_SHRINKAGE = 1e-3
 # Smallest variance, relative to the largest one: a direction in which few heads happen to agree.
@@ -72,8 +70,7 @@ def extend_latent_space(
         seed: Seed of the order of heads and points.
         context: CPU cores and progress bar.
     """
-    by_code = prior.std[:, None] * prior.basis
-    warp_part, network_part = space.warp_parameters(by_code).clone(), space.weights(by_code)
+    warp_part, network_part = space.warp_parameters(prior.directions).clone(), space.weights(prior.directions)
     if space.warps.cuts_neck:
         # Where a head was cut is no part of its shape, and only these heads know about theirs.
         warp_part[:, -1] = 0
@@ -130,7 +127,7 @@ def extend_networks(
         labels,
         optimizers=[code_optimizer(codes, config.encode_lr)],
         steps=config.encode_steps * -(-len(weights) // config.latent_batch_size),
-        penalty=ENCODE_PENALTY,
+        penalty=NEAREST_PENALTY,
         config=config,
     )
     found = codes.weight.detach()

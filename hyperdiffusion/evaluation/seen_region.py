@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
 from overfit.geometry.mesh import SEEN
+from overfit.geometry.point_cloud import directions_from
 from overfit.runtime.errors import BadInput
 
-# Directions that are told apart, 4 degrees from each other.
+# Number of directions, 4 degrees from each other.
 DIRECTIONS = 3000
 # A smaller share of them is too little to compare heads by.
 MIN_SHARE = 0.05
@@ -45,7 +46,7 @@ class SeenRegion:
         region = cls(centre, _spread_directions(), np.ones(DIRECTIONS, bool))
         for mesh in test:
             if SEEN in mesh.vertex_attributes:
-                nearest = cKDTree(region._towards(mesh.vertices)).query(region.directions)[1]
+                nearest = cKDTree(directions_from(centre, mesh.vertices)).query(region.directions)[1]
                 region.seen[:] &= np.asarray(mesh.vertex_attributes[SEEN], bool)[nearest]
         if region.share < MIN_SHARE:
             raise BadInput(
@@ -61,14 +62,10 @@ class SeenRegion:
 
     def part(self, mesh: trimesh.Trimesh) -> trimesh.Trimesh:
         """Return the part of a head in the region, all of it if none is."""
-        kept = self.seen[cKDTree(self.directions).query(self._towards(mesh.triangles_center))[1]]
+        kept = self.seen[cKDTree(self.directions).query(directions_from(self.centre, mesh.triangles_center))[1]]
         if not kept.any():
             return mesh
         return trimesh.Trimesh(mesh.vertices, mesh.faces[kept], process=False)
-
-    def _towards(self, points: np.ndarray) -> np.ndarray:
-        offsets = points - self.centre
-        return offsets / np.linalg.norm(offsets, axis=1, keepdims=True).clip(1e-9)
 
 
 def _spread_directions() -> np.ndarray:

@@ -30,6 +30,8 @@ CELL_BITS = 21
 MIN_CELL_GROWTH = 1.05
 # One minus the cosine between two normals is the cost of a link; this much more, since a cost of zero is no link.
 MIN_LINK_COST = 0.01
+# Keeps the norm that a vector is divided by above zero.
+MIN_NORM = 1e-9
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,12 @@ def cell_numbers(points: Float[np.ndarray, "n 3"], spacing: float) -> UInt64[np.
         cell = np.floor((points[:, axis] - points[:, axis].min()) / spacing)
         key = (key << np.uint64(CELL_BITS)) | np.minimum(cell, 2.0**CELL_BITS - 1).astype(np.uint64)
     return key
+
+
+def directions_from(centre: Float[np.ndarray, " 3"], points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    """Return unit vectors from a centre towards points; zero for points that lie in it."""
+    offsets = points - centre
+    return offsets / np.linalg.norm(offsets, axis=1, keepdims=True).clip(MIN_NORM)
 
 
 def estimate_normals(cloud: PointCloud) -> PointCloud:

@@ -9,7 +9,7 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from overfit.geometry.mesh import sample_points
-from overfit.geometry.point_cloud import PointCloud
+from overfit.geometry.point_cloud import PointCloud, directions_from
 from overfit.scans.raw_surface import Surface
 from overfit.scans.template import Template
 
@@ -27,14 +27,9 @@ def seen_share(scan: Surface, template: Template) -> float:
     if not len(points):
         return 0.0
     centre = template.mesh.bounds.mean(0)
-    nearest, _ = cKDTree(_directions(points, centre)).query(_directions(template.cloud.points, centre))
+    nearest, _ = cKDTree(directions_from(centre, points)).query(directions_from(centre, template.cloud.points))
     return float((nearest < SEEN_ANGLE).mean())
 
 
 def _sampled(mesh: trimesh.Trimesh) -> np.ndarray:
     return sample_points(mesh, MESH_POINTS, rng=np.random.default_rng(0))
-
-
-def _directions(points: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    offsets = points - centre
-    return offsets / np.linalg.norm(offsets, axis=1, keepdims=True).clip(1e-9)
